@@ -1,0 +1,1 @@
+//! MCP bytes to messages.

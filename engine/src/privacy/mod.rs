@@ -1,0 +1,1 @@
+//! Masks payload values and secrets.
