@@ -1,1 +1,90 @@
-fn main() {}
+//! What a person types: `cargo xtask setup | demo | test | bench`.
+//!
+//! # Layout
+//! - [`setup`]: which parts a machine needs, which are there, and the order of making them
+//! - [`toolchain`]: choosing and proving a compiler and linker for the BPF object
+//! - [`toolchain_file`]: the recorded choice; shared with `agent/build.rs`
+//! - [`tools`]: cargo subcommands of the tests (deny, fuzz), kept under `target/tools`
+//! - [`servers`]: the real MCP servers of the end-to-end tests, kept under `target/e2e`
+//! - [`apt`]: Debian packages, and what to say where they cannot be had
+//! - [`steps`]: progress of commands that take long
+//! - [`stages`]: the stages of `cargo xtask test`
+//! - [`programs`]: building and starting the demo and the benchmark
+//! - [`workspace`]: where things are
+
+mod apt;
+mod programs;
+mod servers;
+mod setup;
+mod stages;
+mod steps;
+mod toolchain;
+mod toolchain_file;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{stages::Stage, workspace::Workspace};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What a person types in this workspace")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Make this machine able to build the BPF object, once
+    Setup {
+        /// Also what the tests need: MCP servers from npm and PyPI, cargo-deny, cargo-fuzz, ...
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Watch real MCP servers at work and see which tool did what (needs root)
+    Demo {
+        /// Passed to the demo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Formats, lints, unit, property and golden tests, fuzzing, end-to-end tests
+    Test {
+        /// Only these stages, in the usual order
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<Stage>,
+        /// How long each fuzz target runs
+        #[arg(long, default_value_t = 60)]
+        fuzz_seconds: u32,
+    },
+    /// What the agent costs, as ratios measured side by side (needs root)
+    Bench {
+        /// Passed to the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let workspace = Workspace::find()?;
+    match cli.task {
+        Task::Setup { tests: false } => setup::run(&workspace, &setup::BUILD),
+        Task::Setup { tests: true } => setup::run(&workspace, &setup::ALL),
+        Task::Demo { args } => programs::demo(&workspace, &args),
+        Task::Test { only, fuzz_seconds } => stages::run(&workspace, &only, fuzz_seconds),
+        Task::Bench { args } => programs::bench(&workspace, &args),
+    }
+}

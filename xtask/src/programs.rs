@@ -1,0 +1,47 @@
+//! Building and starting the demo and the benchmark, which are programs of the package `e2e`.
+
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    setup,
+    stages::check,
+    workspace::{Workspace, require_root},
+};
+
+/// The demo goes on with our own server where node or python cannot be had.
+pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
+    require_root("the demo")?;
+    setup::run(workspace, &setup::BUILD)?;
+    if let Err(e) = setup::run(workspace, &setup::SERVERS) {
+        eprintln!("xtask: {e:#}\n\nThe demo goes on without these servers.");
+    }
+    start(workspace, "demo", args)
+}
+
+/// Compares with the same servers as the tests do, so it insists on them.
+pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
+    require_root("the benchmark")?;
+    setup::run(workspace, &setup::E2E)?;
+    start(workspace, "bench", args)
+}
+
+/// The agent, the oracle server and the other programs, as they are shipped.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    check(
+        workspace
+            .cargo()
+            .args(["build", "--release", "--package=agent", "--package=e2e"]),
+    )
+}
+
+fn start(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
+    build(workspace)?;
+    let program = workspace.built.join("release").join(name);
+    ensure!(program.exists(), "{} was not built", program.display());
+    let mut command = Command::new(&program);
+    command.current_dir(&workspace.root).args(args);
+    // Replaces this process: a signal from the terminal then has one receiver that cleans up.
+    Err(command.exec()).with_context(|| format!("cannot run {}", program.display()))
+}

@@ -1,0 +1,142 @@
+//! Which parts a machine needs, which are there, and making the rest.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    servers,
+    steps::{Steps, seconds},
+    toolchain, tools,
+    workspace::Workspace,
+};
+
+/// Something that a machine needs once.
+pub(crate) struct Part {
+    name: &'static str,
+    /// How it is there, or `None`. Must be quick: every `cargo xtask test` asks.
+    there: fn(&Workspace) -> Option<String>,
+    /// How many steps `make` begins.
+    steps: usize,
+    make: fn(&Workspace, &mut Steps) -> Result<()>,
+}
+
+impl Part {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+const TOOLCHAIN: Part = Part {
+    name: "BPF toolchain",
+    there: toolchain::there,
+    steps: toolchain::STEPS,
+    make: toolchain::make,
+};
+
+const CLIPPY: Part = Part {
+    name: "lints for the BPF target",
+    there: toolchain::clippy_there,
+    steps: 1,
+    make: toolchain::make_clippy,
+};
+
+const DENY: Part = Part {
+    name: "cargo-deny",
+    there: |workspace| {
+        tools::DENY
+            .is_there(workspace)
+            .then(|| tools::DENY.version.to_owned())
+    },
+    steps: 1,
+    make: |workspace, steps| {
+        steps.begin("building cargo-deny (several minutes, once)");
+        tools::DENY.install(workspace, steps, &[], &[])
+    },
+};
+
+const FUZZ: Part = Part {
+    name: "cargo-fuzz",
+    there: |workspace| {
+        tools::FUZZ
+            .is_there(workspace)
+            .then(|| tools::FUZZ.version.to_owned())
+    },
+    steps: 1,
+    make: |workspace, steps| {
+        steps.begin("building cargo-fuzz (a minute, once)");
+        tools::FUZZ.install(workspace, steps, &[], &[])
+    },
+};
+
+const OBSERVER: Part = Part {
+    name: "git and strace",
+    there: servers::observer_there,
+    steps: 1,
+    make: servers::make_observer,
+};
+
+const NPM: Part = Part {
+    name: "MCP servers from npm",
+    there: servers::npm_there,
+    steps: 1,
+    make: servers::make_npm,
+};
+
+const PYPI: Part = Part {
+    name: "MCP servers from PyPI",
+    there: servers::pypi_there,
+    steps: 1,
+    make: servers::make_pypi,
+};
+
+/// What a build needs.
+pub(crate) static BUILD: [Part; 1] = [TOOLCHAIN];
+/// What the lint stage needs.
+pub(crate) static LINT: [Part; 3] = [TOOLCHAIN, CLIPPY, DENY];
+/// What the fuzz stage needs.
+pub(crate) static FUZZING: [Part; 1] = [FUZZ];
+/// The servers that we did not write.
+pub(crate) static SERVERS: [Part; 2] = [NPM, PYPI];
+/// What the end-to-end stage needs.
+pub(crate) static E2E: [Part; 4] = [TOOLCHAIN, OBSERVER, NPM, PYPI];
+/// All of it.
+pub(crate) static ALL: [Part; 7] = [TOOLCHAIN, CLIPPY, DENY, FUZZ, OBSERVER, NPM, PYPI];
+
+/// Makes what is not there. Every part is tried, so that one run names all that is missing.
+pub(crate) fn run<'a>(
+    workspace: &Workspace,
+    parts: impl IntoIterator<Item = &'a Part>,
+) -> Result<()> {
+    let started = Instant::now();
+    let mut lacking = Vec::new();
+    for part in parts {
+        match (part.there)(workspace) {
+            Some(how) => println!("{}: {how}", part.name),
+            None => lacking.push(part),
+        }
+    }
+    if lacking.is_empty() {
+        println!("set-up: all is there ({})", seconds(started.elapsed()));
+        return Ok(());
+    }
+    for part in &lacking {
+        println!("{}: missing", part.name);
+    }
+
+    let mut steps = Steps::new(workspace, lacking.iter().map(|part| part.steps).sum())?;
+    let mut failed = Vec::new();
+    let mut before = 0;
+    for part in lacking {
+        steps.skip_to(before);
+        before += part.steps;
+        if let Err(e) = (part.make)(workspace, &mut steps) {
+            failed.push(format!("{}: {e:#}", part.name));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("set-up is not complete\n\n{}", failed.join("\n\n"));
+    }
+    println!("set-up: done in {}", seconds(started.elapsed()));
+    Ok(())
+}
