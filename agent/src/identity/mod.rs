@@ -44,6 +44,8 @@ use crate::clients::{self, Configured};
 const MAX_SCRIPT: u64 = 64 << 20;
 /// Largest executable hashed: single-file bundles of node or bun have 100 MB.
 const MAX_EXECUTABLE: u64 = 256 << 20;
+/// What the kernel or nobody owns: never a server's, even when it names it (`/dev/stdin`).
+const NO_ROOTS: [&str; 3] = ["/proc", "/sys", "/dev"];
 /// Roots kept, and arguments looked at for them.
 const MAX_ROOTS: usize = 32;
 
@@ -290,7 +292,8 @@ impl<'a> Server<'a> {
     fn roots(&self, package: Option<&Package>) -> Vec<String> {
         let mut roots = Vec::new();
         let mut add = |path: &Path| {
-            let text = printable(path).filter(|text| text != "/" && !roots.contains(text));
+            let foreign = path.parent().is_none() || NO_ROOTS.iter().any(|no| path.starts_with(no));
+            let text = printable(path).filter(|text| !foreign && !roots.contains(text));
             if roots.len() < MAX_ROOTS {
                 roots.extend(text);
             }

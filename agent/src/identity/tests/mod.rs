@@ -273,7 +273,13 @@ fn python_scripts_and_modules_lead_to_their_distribution() -> Result {
 #[test]
 fn executables_and_images_stand_for_themselves() -> Result {
     let host = Host::new()?;
-    host.process(30, 5, "/opt/my-server-1.2", "my-server|--listen|/")?;
+    host.process(
+        30,
+        5,
+        "/opt/my-server-1.2",
+        "my-server|--listen|/|/dev/null",
+    )?;
+    host.put("/dev/null", "")?;
     let found = host.resolve(30, 30);
     assert_eq!(
         (found.name.as_str(), found.name_source),
