@@ -1,0 +1,460 @@
+//! System calls, each in a safe coat. Nothing here opens, resolves or starts anything on its own.
+
+use std::{
+    ffi::{CStr, CString, c_int, c_long, c_uint, c_void},
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+};
+
+/// Turns -1 into errno.
+fn check(ret: c_long) -> io::Result<c_long> {
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret)
+    }
+}
+
+fn owned(ret: io::Result<c_long>) -> io::Result<OwnedFd> {
+    // SAFETY: a non-negative result of a call that makes a descriptor is a descriptor that
+    // nobody else owns.
+    ret.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A path as C wants it.
+///
+/// # Errors
+/// When it holds a NUL.
+pub fn c(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(io::Error::other)
+}
+
+/// CLOCK_BOOTTIME in ns.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Process id.
+#[must_use]
+pub fn pid() -> u32 {
+    std::process::id()
+}
+
+/// A system call whose arguments are plain numbers.
+///
+/// # Errors
+/// errno.
+pub fn plain(nr: c_long, args: [u64; 4]) -> io::Result<c_long> {
+    // SAFETY: callers pass numbers, descriptors and flags only; pointers go through the other
+    // functions of this file.
+    check(unsafe { libc::syscall(nr, args[0], args[1], args[2], args[3]) })
+}
+
+/// A system call on one path: `nr(first, path, a, b, 0)`, or `nr(path, a, b)` without `first`.
+///
+/// # Errors
+/// errno.
+pub fn on_path(nr: c_long, first: Option<c_int>, path: &str, a: u64, b: u64) -> io::Result<c_long> {
+    let path = c(path)?;
+    // SAFETY: the path is NUL-terminated and lives through the call; the rest are numbers.
+    check(unsafe {
+        match first {
+            Some(first) => libc::syscall(nr, first, path.as_ptr(), a, b, 0),
+            None => libc::syscall(nr, path.as_ptr(), a, b),
+        }
+    })
+}
+
+/// A system call on two paths: `nr(from, to)`, or `nr(AT_FDCWD, from, AT_FDCWD, to, flags)`.
+///
+/// # Errors
+/// errno.
+pub fn on_paths(nr: c_long, at: bool, from: &str, to: &str) -> io::Result<c_long> {
+    let (from, to) = (c(from)?, c(to)?);
+    let cwd = libc::AT_FDCWD;
+    // SAFETY: both paths are NUL-terminated and live through the call.
+    check(unsafe {
+        if at {
+            libc::syscall(nr, cwd, from.as_ptr(), cwd, to.as_ptr(), 0)
+        } else {
+            libc::syscall(nr, from.as_ptr(), to.as_ptr())
+        }
+    })
+}
+
+/// symlinkat(target, AT_FDCWD, path).
+///
+/// # Errors
+/// errno.
+pub fn symlinkat(target: &str, path: &str) -> io::Result<()> {
+    let (target, path) = (c(target)?, c(path)?);
+    // SAFETY: both strings are NUL-terminated and live through the call.
+    check(c_long::from(unsafe {
+        libc::symlinkat(target.as_ptr(), libc::AT_FDCWD, path.as_ptr())
+    }))
+    .map(drop)
+}
+
+/// openat(dir, path, flags | O_CLOEXEC, 0600).
+///
+/// # Errors
+/// errno.
+pub fn open_at(dir: c_int, path: &str, flags: c_int) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC;
+    owned(on_path(libc::SYS_openat, Some(dir), path, flags as u64, 0o600))
+}
+
+/// openat(AT_FDCWD, ..).
+///
+/// # Errors
+/// errno.
+pub fn open(path: &str, flags: c_int) -> io::Result<OwnedFd> {
+    open_at(libc::AT_FDCWD, path, flags)
+}
+
+/// open(2) itself, and creat(2).
+///
+/// # Errors
+/// errno.
+pub fn open_old(path: &str, flags: Option<c_int>) -> io::Result<OwnedFd> {
+    owned(match flags {
+        Some(flags) => on_path(libc::SYS_open, None, path, flags as u64, 0o600),
+        None => on_path(libc::SYS_creat, None, path, 0o600, 0),
+    })
+}
+
+/// openat2(AT_FDCWD, path, {flags}).
+///
+/// # Errors
+/// errno.
+pub fn openat2(path: &str, flags: c_int) -> io::Result<OwnedFd> {
+    let path = c(path)?;
+    let how: [u64; 3] = [(flags | libc::O_CLOEXEC) as u64, 0, 0];
+    // SAFETY: path and open_how (three u64) live through the call, the size is theirs.
+    owned(check(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            how.as_ptr(),
+            size_of_val(&how),
+        )
+    }))
+}
+
+/// write(2), whole or not at all.
+///
+/// # Errors
+/// errno, or a short write.
+pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of a live slice.
+    let n = check(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as c_long)?;
+    if n as usize == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+/// memfd_create(name, MFD_CLOEXEC).
+///
+/// # Errors
+/// errno.
+pub fn memfd(name: &str) -> io::Result<OwnedFd> {
+    let name = c(name)?;
+    // SAFETY: the name is NUL-terminated and lives through the call.
+    owned(check(c_long::from(unsafe {
+        libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC)
+    })))
+}
+
+/// A fresh pipe, both ends close-on-exec.
+///
+/// # Errors
+/// errno.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: the array takes two descriptors, which nobody else owns afterwards.
+    unsafe {
+        check(c_long::from(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC)))?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+/// A connected pair of unix stream sockets, both close-on-exec.
+///
+/// # Errors
+/// errno.
+pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: as in `pipe`.
+    unsafe {
+        check(c_long::from(libc::socketpair(
+            libc::AF_UNIX,
+            kind,
+            0,
+            fds.as_mut_ptr(),
+        )))?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+/// A UDP socket that is neither bound nor connected.
+///
+/// # Errors
+/// errno.
+pub fn udp(family: c_int) -> io::Result<std::net::UdpSocket> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: numbers only.
+    owned(check(c_long::from(unsafe { libc::socket(family, kind, 0) }))).map(Into::into)
+}
+
+/// fork(2): runs `child` in the child and exits with what it returns.
+///
+/// # Errors
+/// errno.
+pub fn fork(child: impl FnOnce() -> c_int) -> io::Result<u32> {
+    // SAFETY: glibc makes malloc usable in the child; the child runs `child` on this thread alone
+    // and leaves by _exit, so no destructor or exit handler of the parent runs twice.
+    unsafe {
+        match libc::fork() {
+            0 => libc::_exit(child()),
+            pid => check(c_long::from(pid)).map(|pid| pid as u32),
+        }
+    }
+}
+
+/// waitpid: the raw status.
+///
+/// # Errors
+/// errno.
+pub fn wait(pid: u32) -> io::Result<c_int> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a live int.
+    check(c_long::from(unsafe {
+        libc::waitpid(pid as c_int, &raw mut status, 0)
+    }))?;
+    Ok(status)
+}
+
+/// Sends a signal.
+///
+/// # Errors
+/// errno.
+pub fn kill(pid: u32, signal: c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(c_long::from(unsafe { libc::kill(pid as c_int, signal) })).map(drop)
+}
+
+fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
+    let ends = std::iter::once(std::ptr::null());
+    texts.iter().map(|t| t.as_ptr()).chain(ends).collect()
+}
+
+/// posix_spawn with an empty environment; 0, 1 and 2 become `null`.
+///
+/// # Errors
+/// errno.
+pub fn spawn(path: &str, argv: &[&str], null: RawFd) -> io::Result<u32> {
+    let path = c(path)?;
+    let argv: Vec<CString> = argv.iter().map(|a| c(a)).collect::<io::Result<_>>()?;
+    let argv = (pointers(&argv), argv);
+    let env: [*mut libc::c_char; 1] = [std::ptr::null_mut()];
+    let mut pid = 0;
+    // SAFETY: every pointer is to a live, initialised object; the arrays end with NULL; the file
+    // actions are destroyed once.
+    let error = unsafe {
+        let mut actions = std::mem::zeroed::<libc::posix_spawn_file_actions_t>();
+        libc::posix_spawn_file_actions_init(&raw mut actions);
+        for fd in 0..3 {
+            libc::posix_spawn_file_actions_adddup2(&raw mut actions, null, fd);
+        }
+        let error = libc::posix_spawn(
+            &raw mut pid,
+            path.as_ptr(),
+            &raw const actions,
+            std::ptr::null(),
+            argv.0.as_ptr().cast(),
+            env.as_ptr(),
+        );
+        libc::posix_spawn_file_actions_destroy(&raw mut actions);
+        error
+    };
+    if error == 0 {
+        Ok(pid as u32)
+    } else {
+        Err(io::Error::from_raw_os_error(error))
+    }
+}
+
+/// execveat(fd, "", argv, {}, AT_EMPTY_PATH), again while the file is busy. Returns only on error.
+#[must_use]
+pub fn exec_fd(fd: RawFd, argv: &[&CStr]) -> io::Error {
+    let ends = std::iter::once(std::ptr::null());
+    let argv: Vec<_> = argv.iter().map(|a| a.as_ptr()).chain(ends).collect();
+    let env: [*const libc::c_char; 1] = [std::ptr::null()];
+    loop {
+        // SAFETY: the arrays end with NULL and live through the call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_execveat,
+                fd,
+                c"".as_ptr(),
+                argv.as_ptr(),
+                env.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ETXTBSY) {
+            return error;
+        }
+        sleep_us(200);
+    }
+}
+
+/// Sleeps; safe in a forked child.
+pub fn sleep_us(us: u64) {
+    std::thread::sleep(std::time::Duration::from_micros(us));
+}
+
+/// mount(source, target, type, flags, NULL).
+///
+/// # Errors
+/// errno.
+pub fn mount(source: &str, target: &str, kind: Option<&str>, flags: u64) -> io::Result<()> {
+    let (source, target) = (c(source)?, c(target)?);
+    let kind = kind.map(c).transpose()?;
+    let kind = kind.as_ref().map_or(std::ptr::null(), |k| k.as_ptr());
+    // SAFETY: all strings are NUL-terminated and live through the call; data may be NULL.
+    check(c_long::from(unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind,
+            flags,
+            std::ptr::null(),
+        )
+    }))
+    .map(drop)
+}
+
+/// bpf(2) with a command and an attribute block.
+///
+/// # Errors
+/// errno.
+pub fn bpf(command: c_int, attr: &mut [u64; 16]) -> io::Result<c_long> {
+    // SAFETY: the kernel reads and writes at most the given size of a live array; the commands
+    // used here (MAP_CREATE, *_GET_NEXT_ID) hold no pointers.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attr.as_mut_ptr(),
+            size_of_val(attr),
+        )
+    })
+}
+
+/// Ids of all BPF programs (11), maps (12) or links (31) that are loaded, by command.
+#[must_use]
+pub fn bpf_ids(command: c_int) -> Vec<u32> {
+    let mut ids = Vec::new();
+    let mut attr = [0u64; 16];
+    // struct { u32 start_id; u32 next_id; u32 flags }: a shorter block is refused for no one.
+    while bpf(command, &mut attr).is_ok() {
+        let next = (attr[0] >> 32) as u32;
+        ids.push(next);
+        attr = [0; 16];
+        attr[0] = u64::from(next);
+    }
+    ids
+}
+
+/// A private anonymous page below 4 GB, for the 32-bit ABI.
+///
+/// # Errors
+/// errno.
+pub fn low_page(text: &CStr) -> io::Result<u32> {
+    let size = 4096;
+    assert!(text.to_bytes_with_nul().len() <= size, "one page");
+    // SAFETY: a new mapping; the text fits and does not overlap it.
+    unsafe {
+        let p = libc::mmap(
+            std::ptr::null_mut(),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
+            -1,
+            0,
+        );
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let bytes = text.to_bytes_with_nul();
+        p.cast::<u8>()
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        u32::try_from(p as usize).map_err(io::Error::other)
+    }
+}
+
+/// Frees what [`low_page`] made.
+pub fn free_low_page(page: u32) {
+    // SAFETY: the page came from `low_page` and is not used any more.
+    unsafe { libc::munmap(page as usize as *mut c_void, 4096) };
+}
+
+/// A system call through `int 0x80`: the 32-bit ABI.
+///
+/// # Errors
+/// errno.
+pub fn int80(nr: u32, args: [u32; 4]) -> io::Result<u32> {
+    let mut ret = u64::from(nr);
+    // SAFETY: rbx is saved and restored by hand (LLVM keeps it for itself); the kernel may clobber
+    // r8 to r11. Callers pass numbers, or addresses from `low_page`.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {b}",
+            "int 0x80",
+            "xchg rbx, {b}",
+            b = inout(reg) u64::from(args[0]) => _,
+            inout("rax") ret,
+            in("rcx") u64::from(args[1]),
+            in("rdx") u64::from(args[2]),
+            in("rsi") u64::from(args[3]),
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    let ret = ret as i32;
+    if ret < 0 {
+        Err(io::Error::from_raw_os_error(-ret))
+    } else {
+        Ok(ret as u32)
+    }
+}
+
+/// Closes a raw descriptor that no [`OwnedFd`] holds.
+pub fn close_raw(fd: u32) {
+    // SAFETY: the caller got the number from a call that made a descriptor and gives it up here.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+}
+
+/// Makes malloc use one arena: glibc reads /proc/sys/vm/overcommit_memory when it shrinks another.
+pub fn one_arena() {
+    // SAFETY: a plain setting, made before any thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Number of an open descriptor, for system calls that take it as a number.
+#[must_use]
+pub fn number(fd: &OwnedFd) -> u64 {
+    fd.as_raw_fd() as c_uint as u64
+}

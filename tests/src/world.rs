@@ -1,0 +1,145 @@
+//! The peers that the oracle talks to. They live in the test's own process, which nobody watches.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr as UnixAddr, UnixListener},
+    },
+    path::PathBuf,
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+
+/// How many of each peer: calls that run side by side do not share one.
+const EACH: u8 = 16;
+
+/// Sinks, resolvers and unix sockets.
+pub struct World {
+    dir: tempfile::TempDir,
+    sink4: u16,
+    sink6: Vec<u16>,
+    resolvers: Vec<Ipv4Addr>,
+    unix: Vec<PathBuf>,
+    names: Vec<String>,
+}
+
+impl World {
+    /// Opens all of them.
+    ///
+    /// # Errors
+    /// When something is in use already.
+    pub fn new() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let sink4 = sink(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
+        let sink6 = (0..EACH)
+            .map(|_| sink(TcpListener::bind((Ipv6Addr::LOCALHOST, 0))?))
+            .collect::<io::Result<_>>()?;
+        let [_, _, a, b] = std::process::id().to_be_bytes();
+        let resolvers: Vec<_> = (1..=EACH).map(|n| Ipv4Addr::new(127, a | 128, b, n)).collect();
+        for &address in &resolvers {
+            let socket = UdpSocket::bind((address, 53));
+            resolver(socket.with_context(|| format!("cannot bind {address}:53"))?);
+        }
+        let mut unix = Vec::new();
+        let mut names = Vec::new();
+        for n in 0..EACH {
+            let path = dir.path().join(format!("{n}.sock"));
+            accept(UnixListener::bind(&path)?);
+            unix.push(path);
+            let name = format!("toolwarden-e2e-{}-{n}", std::process::id());
+            let address = UnixAddr::from_abstract_name(&name)?;
+            accept(UnixListener::bind_addr(&address)?);
+            names.push(name);
+        }
+        Ok(Self {
+            dir,
+            sink4,
+            sink6,
+            resolvers,
+            unix,
+            names,
+        })
+    }
+
+    /// Directory for files.
+    #[must_use]
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Port of the IPv4 sink.
+    #[must_use]
+    pub fn sink4(&self) -> u16 {
+        self.sink4
+    }
+
+    /// Tells an oracle where they all are.
+    pub fn introduce(&self, oracle: &mut Command) {
+        let list = |items: Vec<String>| items.join(",");
+        oracle
+            .args(["--sink4", &self.sink4.to_string()])
+            .args(["--sink6", &list(self.sink6.iter().map(u16::to_string).collect())])
+            .args(["--resolver", &list(self.resolvers.iter().map(Ipv4Addr::to_string).collect())])
+            .args(["--unix", &list(self.unix.iter().map(|p| p.display().to_string()).collect())])
+            .args(["--abstract", &self.names.join(",")]);
+    }
+}
+
+/// Reads to the end; or, asked by `R<n>\n`, sends n bytes.
+fn sink(listener: TcpListener) -> io::Result<u16> {
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A peer that goes away early is as good as one that stays.
+            thread::spawn(move || drop(serve(stream)));
+        }
+    });
+    Ok(port)
+}
+
+fn serve(mut stream: TcpStream) -> io::Result<()> {
+    let mut first = [0];
+    if stream.read(&mut first)? == 1 && first == *b"R" {
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line)?;
+        let n: usize = line.trim().parse().map_err(io::Error::other)?;
+        return stream.write_all(&vec![b'z'; n]);
+    }
+    io::copy(&mut stream, &mut io::sink()).map(drop)
+}
+
+/// Answers A with 203.0.113.n and AAAA with 2001:db8::n, n being the last label's last byte.
+fn resolver(socket: UdpSocket) {
+    thread::spawn(move || {
+        let mut ask = [0; 512];
+        while let Ok((n, from)) = socket.recv_from(&mut ask) {
+            if n < 17 {
+                continue;
+            }
+            let record = ask[n - 3];
+            let number = ask[..n].iter().fold(0u8, |sum, b| sum.wrapping_add(*b));
+            let mut answer = ask[..n].to_vec();
+            answer[2] = 0x81;
+            answer[3] = 0x80;
+            answer[7] = 1;
+            answer.extend([0xc0, 12, 0, record, 0, 1, 0, 0, 0, 60, 0]);
+            if record == 1 {
+                answer.extend([4, 203, 0, 113, number]);
+            } else {
+                answer.push(16);
+                answer.extend(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()).octets());
+            }
+            if socket.send_to(&answer, from).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn accept(listener: UnixListener) {
+    thread::spawn(move || listener.incoming().for_each(drop));
+}
