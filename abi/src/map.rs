@@ -41,6 +41,8 @@ pub struct Tree {
     pub request: u64,
     /// Channel key of the tree's reply channel.
     pub reply: u64,
+    /// Tree that this one was born in, 0 if none: its epochs count here as well.
+    pub parent: u64,
 }
 
 /// State of one channel, by channel key.
@@ -145,9 +147,6 @@ pub mod counter {
     pub const NO_FILE: u32 = 24;
     /// Channel bytes seen but not captured.
     pub const CHANNEL_SKIPPED: u32 = 25;
-    /// Occurrences that should have gone out as a record or a count, by (Open, Net): for the sum
-    /// `seen + aggregated + lost = done`.
-    pub const DONE: u32 = 26;
     /// How many there are.
     pub const COUNT: u32 = 32;
 }

@@ -1,2 +1,51 @@
+//! The BPF programs: they capture, filter and count; nothing here decides.
+//!
+//! # Layout
+//! - [`kernel`]: reading kernel and user memory at offsets resolved from BTF
+//! - [`maps`]: all maps
+//! - [`track`]: is this process ours, which tree and epoch
+//! - [`record`]: assembling and submitting records, aggregation, loss counters
+//! - [`path`]: walking a dentry to its path
+//! - [`lifecycle`]: fork, exec, exit (always attached)
+//! - [`syscall`]: the one program at every system call's exit; dispatches to
+//!   [`channel`], [`file`], [`socket`] and [`special`]
+//! - [`net`]: cgroup socket-address hooks
+//! - [`packet`]: cgroup packet hooks: bytes, DNS, TLS hello
+//! - [`uring`]: io_uring submissions
+//!
+//! Four verifier habits run through everything. Sizes and indices are bounded by an opaque AND on
+//! the very register ([`mask!`]), because LLVM drops bounds that it can prove and older verifiers
+//! cannot. Loop state lives in map memory, so that its range is unknown and all paths merge.
+//! Larger parts are global functions, verified once instead of once per call site. Single
+//! [`abi::Offsets`] fields are read with a volatile load: the whole struct would not fit the stack.
 #![no_std]
 #![no_main]
+#![expect(unreachable_pub, reason = "one binary: modules are its only boundary")]
+#![feature(asm_experimental_arch)]
+
+#[macro_use]
+mod kernel;
+
+mod channel;
+mod file;
+mod lifecycle;
+mod maps;
+mod net;
+mod packet;
+mod path;
+mod record;
+mod socket;
+mod special;
+mod syscall;
+mod track;
+mod uring;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here can panic; the verifier refuses a loop that never ends.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

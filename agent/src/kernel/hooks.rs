@@ -1,0 +1,167 @@
+//! Which programs there are, how each is attached, and what it means when one cannot be.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint,
+    },
+};
+use engine::output::CoverageState;
+
+use super::Kernel;
+
+/// A raw tracepoint and the program for it.
+pub(super) struct Point {
+    pub(super) program: &'static str,
+    pub(super) point: &'static str,
+    pub(super) required: bool,
+}
+
+const LIFECYCLE: [Point; 3] = [
+    Point { program: "fork", point: "sched_process_fork", required: true },
+    Point { program: "exec", point: "sched_process_exec", required: true },
+    Point { program: "exit", point: "sched_process_exit", required: true },
+];
+
+/// Attached while a tree is tracked: any syscall tracepoint slows every process.
+pub(super) const SYSCALLS: [Point; 3] = [
+    Point { program: "sys_exit", point: "sys_exit", required: true },
+    Point { program: "uring_submit", point: "io_uring_submit_req", required: false },
+    Point { program: "uring_submit_old", point: "io_uring_submit_sqe", required: false },
+];
+
+const SOCKET_ADDRESS: [&str; 6] = ["connect4", "connect6", "sendmsg4", "sendmsg6", "bind4", "bind6"];
+const SOCKET: [&str; 2] = ["sock_create", "sock_release"];
+const PACKET: [(&str, CgroupSkbAttachType); 2] =
+    [("egress", CgroupSkbAttachType::Egress), ("ingress", CgroupSkbAttachType::Ingress)];
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))
+}
+
+/// The root of the v2 hierarchy: where it is mounted, else a private mount that nobody else sees.
+fn cgroup_root() -> Result<OwnedFd> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("/proc is not mounted")?;
+    // "cgroup2 /sys/fs/cgroup cgroup2 rw,... 0 0"; a bind mount of a part has another root, so the
+    // shortest path is taken.
+    let path = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (path, kind) = (words.nth(1)?, words.next()?);
+            (kind == "cgroup2").then_some(path)
+        })
+        .min_by_key(|path| path.len());
+    if let Some(path) = path {
+        return Ok(File::open(path).with_context(|| format!("cannot open {path}"))?.into());
+    }
+    let context = rustix::mount::fsopen("cgroup2", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC)
+        .context("cgroup2 is not mounted and cannot be: mount -t cgroup2 none /sys/fs/cgroup")?;
+    rustix::mount::fsconfig_create(context.as_fd()).context("cannot create a private cgroup2 mount")?;
+    rustix::mount::fsmount(
+        context.as_fd(),
+        rustix::mount::FsMountFlags::FSMOUNT_CLOEXEC,
+        rustix::mount::MountAttrFlags::empty(),
+    )
+    .context("cannot mount cgroup2 privately")
+}
+
+/// The verifier's log is for us, not for the operator: first and last line tell most.
+fn short(e: &ProgramError) -> String {
+    let text = format!("{e:?}");
+    text.chars().take(400).collect()
+}
+
+impl Kernel {
+    /// Lifecycle and network programs: they cost other processes next to nothing.
+    pub(super) fn attach_always(&mut self, absent: &[&str]) -> Result<()> {
+        for p in &LIFECYCLE {
+            let raw: &mut RawTracePoint = program(&mut self.ebpf, p.program)?.try_into()?;
+            raw.load().with_context(|| format!("cannot load the program for {}", p.point))?;
+            raw.attach(p.point).with_context(|| format!("cannot attach to {}", p.point))?;
+        }
+        self.cover("lifecycle", CoverageState::Observing, None);
+        let root = match cgroup_root() {
+            Ok(root) => root,
+            Err(e) => {
+                self.cover("network", CoverageState::Blind, Some(format!("{e:#}")));
+                return Ok(());
+            }
+        };
+        for name in SOCKET_ADDRESS {
+            let p: &mut CgroupSockAddr = program(&mut self.ebpf, name)?.try_into()?;
+            let done = p.load().and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
+            self.network(name, done);
+        }
+        for name in SOCKET {
+            let p: &mut CgroupSock = program(&mut self.ebpf, name)?.try_into()?;
+            let done = p.load().and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
+            self.network(name, done);
+        }
+        for (name, direction) in PACKET {
+            let p: &mut CgroupSkb = program(&mut self.ebpf, name)?.try_into()?;
+            let done = p.load().and_then(|()| p.attach(root.as_fd(), direction, CgroupAttachMode::Single).map(drop));
+            self.network(name, done);
+        }
+        if absent.iter().any(|f| f.starts_with("unix_")) {
+            let because = format!("this kernel's BTF lacks {absent:?}; names are the caller's arguments");
+            self.cover("unix-names", CoverageState::Blind, Some(because));
+        }
+        self._cgroup = Some(root);
+        Ok(())
+    }
+
+    fn network(&mut self, name: &str, done: Result<(), ProgramError>) {
+        let hook = format!("cgroup/{name}");
+        match done {
+            Ok(()) => self.cover(&hook, CoverageState::Observing, None),
+            Err(e) => self.cover(&hook, CoverageState::Blind, Some(short(&e))),
+        }
+    }
+
+    /// Loads the programs that are attached while a tree is tracked.
+    pub(super) fn load_syscalls(&mut self, absent: &[&str]) -> Result<()> {
+        let raw: &mut RawTracePoint = program(&mut self.ebpf, "sys_exit")?.try_into()?;
+        raw.load().context("cannot load the program for sys_exit")?;
+        self.cover("syscalls", CoverageState::Observing, None);
+        let usable = !absent.contains(&"uring_opcode");
+        let mut uring = false;
+        for name in ["uring_submit", "uring_submit_old"] {
+            let raw: &mut RawTracePoint = program(&mut self.ebpf, name)?.try_into()?;
+            // Which of the two tracepoints exists shows at attach: try it now, and let go again.
+            let point = if name == "uring_submit" { "io_uring_submit_req" } else { "io_uring_submit_sqe" };
+            if usable
+                && raw.load().is_ok()
+                && let Ok(link) = raw.attach(point)
+            {
+                raw.detach(link).context("cannot detach")?;
+                uring = true;
+            }
+        }
+        if uring {
+            self.cover("io_uring", CoverageState::Observing, Some("operations only: files opened by a ring have no path".into()));
+        } else {
+            let because = "no tracepoint at submission: set-up is seen, operations are not".to_owned();
+            self.cover("io_uring", CoverageState::Blind, Some(because));
+        }
+        Ok(())
+    }
+}
+
+/// Times that programs were skipped because they were already running on that CPU.
+pub(super) fn misses(ebpf: &Ebpf) -> u64 {
+    ebpf.programs()
+        .filter_map(|(_, program)| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"))?;
+            line.trim().parse::<u64>().ok()
+        })
+        .sum()
+}

@@ -1,0 +1,186 @@
+//! The kernel side: load, attach, and talk to the maps. The only user of `aya`.
+//!
+//! # Layout
+//! - [`btf`]: member offsets
+//! - [`hooks`]: which programs there are and how each is attached
+//! - [`counts`]: draining the aggregation maps and the loss counters
+//! - this module: loading, and the operations that the engine asks for
+
+pub(crate) mod btf;
+mod counts;
+mod hooks;
+
+use std::os::fd::OwnedFd;
+
+use abi::{Channel, Offsets, Proc, Settings, Tree};
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{HashMap, Map, MapData, RingBuf},
+    programs::{RawTracePoint, links::Link as _, raw_trace_point::RawTracePointLink},
+};
+use engine::output::{Coverage, CoverageState};
+use zerocopy::IntoBytes as _;
+
+pub(crate) use counts::{Counters, Counts};
+
+/// The programs, built by build.rs.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/toolwarden-bpf.o"));
+
+/// Loaded programs and their maps. Dropping it unloads everything.
+pub(crate) struct Kernel {
+    ebpf: Ebpf,
+    /// Where io_uring hooks and `sys_exit` are attached, while they are.
+    syscalls: Vec<RawTracePointLink>,
+    procs: HashMap<MapData, u32, Proc>,
+    trees: HashMap<MapData, u64, Tree>,
+    channels: HashMap<MapData, u64, Channel>,
+    /// What each hook does for us.
+    pub(crate) coverage: Vec<Coverage>,
+    _cgroup: Option<OwnedFd>,
+}
+
+/// A map by name and type.
+fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+where
+    M::Error: std::error::Error + Send + Sync + 'static,
+{
+    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
+
+/// Offsets of this kernel, and the names of those it lacks.
+fn offsets() -> Result<(Offsets, Vec<&'static str>)> {
+    const PATH: &str = "/sys/kernel/btf/vmlinux";
+    let raw = std::fs::read(PATH).with_context(|| {
+        format!(
+            "{PATH} cannot be read: Toolwarden needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11, Ubuntu \
+             20.10, RHEL 8.2 and later have it) and /sys mounted"
+        )
+    })?;
+    let btf = btf::Btf::parse(&raw).with_context(|| format!("{PATH} cannot be used"))?;
+    let mut absent = Vec::new();
+    let offsets = Offsets::resolve(|s, path| btf.offset(s, path), |field| absent.push(field));
+    Ok((offsets, absent))
+}
+
+/// Offsets without which nothing works.
+const REQUIRED_PREFIXES: [&str; 11] =
+    ["task_", "files_", "fdt_", "file_", "inode_", "dentry_", "qstr_", "vfsmount_", "mount_", "regs_", "mm_"];
+
+impl Kernel {
+    /// Loads all programs and attaches those that are always on.
+    pub(crate) fn load(settle_ns: u64) -> Result<(Self, RingBuf<MapData>, Counts)> {
+        let (offsets, absent) = offsets()?;
+        let optional = ["task_login_uid", "uring_fd", "uring_flags", "uring_opcode"];
+        let missing: Vec<_> = absent
+            .iter()
+            .filter(|f| REQUIRED_PREFIXES.iter().any(|p| f.starts_with(p)) && !optional.contains(f))
+            .collect();
+        if !missing.is_empty() {
+            return Err(anyhow!(
+                "this kernel's BTF lacks {missing:?}: please report it with the output of `uname -r`"
+            ));
+        }
+        let settings = Settings { settle_ns, agent: std::process::id(), _pad: 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", offsets.as_bytes(), true)
+            .override_global("SETTINGS", settings.as_bytes(), true)
+            .load(OBJECT)
+            .map_err(explain_load)?;
+        let ring = take(&mut ebpf, "EVENTS")?;
+        let counts = Counts::new(&mut ebpf)?;
+        let mut kernel = Self {
+            procs: take(&mut ebpf, "PROCS")?,
+            trees: take(&mut ebpf, "TREES")?,
+            channels: take(&mut ebpf, "CHANNELS")?,
+            ebpf,
+            syscalls: Vec::new(),
+            coverage: Vec::new(),
+            _cgroup: None,
+        };
+        kernel.attach_always(&absent)?;
+        kernel.load_syscalls(&absent)?;
+        Ok((kernel, ring, counts))
+    }
+
+    fn cover(&mut self, hook: &str, state: CoverageState, because: Option<String>) {
+        self.coverage.push(Coverage { hook: hook.to_owned(), state, because });
+    }
+
+    /// Whether the syscall hooks are attached.
+    pub(crate) fn attached(&self) -> bool {
+        !self.syscalls.is_empty()
+    }
+
+    /// Attaches the hooks that cost every process something.
+    pub(crate) fn attach_syscalls(&mut self) -> Result<()> {
+        for hook in hooks::SYSCALLS {
+            let Some(program) = self.ebpf.program_mut(hook.program) else { continue };
+            let program: &mut RawTracePoint = program.try_into()?;
+            if program.fd().is_err() {
+                // It did not load; coverage has said so.
+                continue;
+            }
+            match program.attach(hook.point) {
+                Ok(link) => self.syscalls.push(program.take_link(link)?),
+                Err(e) if hook.required => {
+                    return Err(e).with_context(|| format!("cannot attach to {}", hook.point));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches them again.
+    pub(crate) fn detach_syscalls(&mut self) -> Result<()> {
+        for link in self.syscalls.drain(..) {
+            link.detach().context("cannot detach")?;
+        }
+        Ok(())
+    }
+
+    /// Lets the kernel forget a tree: its programs drop the processes as they meet them.
+    pub(crate) fn forget(&mut self, tree: u64) {
+        // It may be gone already.
+        let _gone = self.trees.remove(&tree);
+    }
+
+    /// Sets how much of a channel is captured.
+    pub(crate) fn set_channel(&mut self, channel: u64, mode: u64) {
+        // User space and the program both write the counters: read late, and only the mode matters;
+        // a position that jumps back is told as a gap.
+        let mut value = self.channels.get(&channel, 0).unwrap_or_default();
+        value.mode = mode;
+        if let Err(e) = self.channels.insert(channel, value, 0) {
+            tracing::warn!(channel, "cannot set how a channel is captured: {e}");
+        }
+    }
+
+    /// Forgets a channel.
+    pub(crate) fn forget_channel(&mut self, channel: u64) {
+        // It may be gone already.
+        let _gone = self.channels.remove(&channel);
+    }
+
+    /// Names and miss counts of all loaded programs.
+    pub(crate) fn misses(&self) -> u64 {
+        hooks::misses(&self.ebpf)
+    }
+}
+
+/// Turns a load error into a sentence with a remedy.
+fn explain_load(e: aya::EbpfError) -> anyhow::Error {
+    let text = format!("{:#}", anyhow!(e));
+    if text.contains("Operation not permitted") || text.contains("os error 1)") {
+        return anyhow!(
+            "the kernel refuses bpf(): run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_RESOURCE; in \
+             a container, allow the bpf system call ({text})"
+        );
+    }
+    if text.contains("Function not implemented") {
+        return anyhow!("this kernel has no bpf() system call: CONFIG_BPF_SYSCALL=y is needed ({text})");
+    }
+    anyhow!("cannot load the BPF object: {text}")
+}

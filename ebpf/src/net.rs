@@ -1,0 +1,152 @@
+//! Socket addresses, from the cgroup hooks at the root of the v2 hierarchy. They see the kernel's
+//! own copy of the address, and fire for io_uring, fast open and the 32-bit ABI as well. They run
+//! preemptible, so records are built on the stack.
+
+use abi::{AggKey, Net, Owner, counter, kind, net_op};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::bpf_get_socket_cookie,
+    macros::{cgroup_sock, cgroup_sock_addr},
+    programs::{SockAddrContext, SockContext},
+};
+
+use crate::{
+    kernel::{AF_INET, AF_INET6},
+    maps::OWNERS,
+    record::{Aggregated, Urgency, aggregate, aggregate_lost, count, header, new_id, output},
+    track::{current_tgid, epoch, find, now},
+};
+
+const ALLOW: i32 = 1;
+
+/// connect to an IPv4 address
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    act(&ctx, net_op::CONNECT, false)
+}
+
+/// connect to an IPv6 address, v4-mapped ones included
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    act(&ctx, net_op::CONNECT, true)
+}
+
+/// a datagram to an IPv4 address, v4-mapped ones included
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    act(&ctx, net_op::SENDMSG, false)
+}
+
+/// a datagram to an IPv6 address
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    act(&ctx, net_op::SENDMSG, true)
+}
+
+/// bind to an IPv4 address
+#[cgroup_sock_addr(bind4)]
+pub fn bind4(ctx: SockAddrContext) -> i32 {
+    act(&ctx, net_op::BIND, false)
+}
+
+/// bind to an IPv6 address
+#[cgroup_sock_addr(bind6)]
+pub fn bind6(ctx: SockAddrContext) -> i32 {
+    act(&ctx, net_op::BIND, true)
+}
+
+/// A socket is made: its maker owns it until somebody connects it.
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    let tgid = current_tgid();
+    let Some((proc, _)) = find(tgid) else { return ALLOW };
+    // SAFETY: the program's context; a live map value.
+    let (cookie, tree) = unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*proc).tree) };
+    own(cookie, tree, tgid);
+    ALLOW
+}
+
+/// A socket is gone.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: the program's context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // Most sockets are not ours; either way it is gone now.
+    let _gone = OWNERS.remove(&cookie);
+    ALLOW
+}
+
+#[inline(always)]
+fn own(cookie: u64, tree: u64, tgid: u32) {
+    let hello = OWNERS.get_ptr(&cookie).map_or(0, |o| {
+        // SAFETY: a live map value.
+        unsafe { (*o).hello }
+    });
+    if OWNERS.insert(cookie, Owner { tree, tgid, hello }, 0).is_err() {
+        count(counter::OWNERS_FULL, 1);
+    }
+}
+
+#[inline(always)]
+fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
+    let tgid = current_tgid();
+    let Some((proc, tree)) = find(tgid) else { return ALLOW };
+    let at = now();
+    let id = new_id(at);
+    // SAFETY: the program's context; live map values.
+    let (cookie, tree_id, family, protocol, port) = unsafe {
+        let a = ctx.sock_addr;
+        (
+            bpf_get_socket_cookie(ctx.as_ptr()),
+            (*proc).tree,
+            if v6 { AF_INET6 } else { AF_INET },
+            (*a).protocol,
+            u32::from(u16::from_be((*a).user_port as u16)),
+        )
+    };
+    own(cookie, tree_id, tgid);
+    let mut words = [0u32; 4];
+    // SAFETY: the program's context; each word is one load, as the verifier wants it.
+    unsafe {
+        let a = ctx.sock_addr;
+        if v6 {
+            words[0] = (&raw const (*a).user_ip6[0]).read_volatile();
+            words[1] = (&raw const (*a).user_ip6[1]).read_volatile();
+            words[2] = (&raw const (*a).user_ip6[2]).read_volatile();
+            words[3] = (&raw const (*a).user_ip6[3]).read_volatile();
+        } else {
+            words[0] = (&raw const (*a).user_ip4).read_volatile();
+        }
+    }
+    let pair = |a: u32, b: u32| u64::from(a) | u64::from(b) << 32;
+    let epoch = epoch(tree, at);
+    let key = AggKey {
+        tgid,
+        epoch,
+        kind: u32::from(kind::NET),
+        sub: op,
+        words: [
+            pair(words[0], words[1]),
+            pair(words[2], words[3]),
+            u64::from(port) | u64::from(family) << 32,
+            u64::from(protocol),
+        ],
+    };
+    let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else { return ALLOW };
+    let mut record = core::mem::MaybeUninit::<Net>::zeroed();
+    let r = record.as_mut_ptr();
+    header(r.cast(), kind::NET, tgid, at, id, tree_id, epoch, flags);
+    // SAFETY: the record on the stack.
+    unsafe {
+        (*r).cookie = cookie;
+        (&raw mut (*r).addr).cast::<[u64; 2]>().write_unaligned([key.words[0], key.words[1]]);
+        (*r).op = op;
+        (*r).family = family;
+        (*r).protocol = protocol;
+        (*r).port = port;
+    }
+    if !output(r.cast(), size_of::<Net>() as u64, kind::NET, Urgency::Bulk) {
+        aggregate_lost(&key, flags);
+    }
+    ALLOW
+}
