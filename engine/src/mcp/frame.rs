@@ -103,7 +103,7 @@ impl Framer {
                 Token::Open(Role::Message) => {
                     self.started = true;
                     self.open = true;
-                    self.from = self.before + (at - line) as u64;
+                    self.from = self.so_far(at - line);
                     *self.message = Message::default();
                     if self.scanner.batch() {
                         self.hash.reset();
@@ -118,7 +118,7 @@ impl Framer {
                     hashed = end;
                     self.messages += 1;
                     self.message.batch = true;
-                    let bytes = (self.before + (end - line) as u64).saturating_sub(self.from);
+                    let bytes = self.so_far(end - line).saturating_sub(self.from);
                     self.emit(bytes, out);
                 }
                 Token::GarbageStart => {
@@ -129,7 +129,7 @@ impl Framer {
                 }
                 Token::Line(how) => {
                     self.update(bytes.get(hashed..at));
-                    self.before += (at - line) as u64;
+                    self.before = self.so_far(at - line);
                     self.line(how, out);
                     (line, hashed) = (end, end);
                 }
@@ -141,7 +141,7 @@ impl Framer {
             at = end;
         }
         self.update(bytes.get(hashed..));
-        self.before += (bytes.len() - line) as u64;
+        self.before = self.so_far(bytes.len() - line);
     }
 
     /// `n` bytes were not captured; 0: nobody knows how many.
@@ -198,6 +198,11 @@ impl Framer {
         let argument = self.argument.name.len() + self.argument.value.capacity();
         let tool = self.tool.as_ref().map_or(0, |tool| tool.len());
         self.scanner.held() + self.text.held() + messages + argument + tool
+    }
+
+    /// Bytes of the line, `more` of them in the current push.
+    fn so_far(&self, more: usize) -> u64 {
+        self.before.saturating_add(more as u64)
     }
 
     fn update(&mut self, bytes: Option<&[u8]>) {

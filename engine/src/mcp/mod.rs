@@ -20,6 +20,10 @@ mod text;
 pub(crate) mod token;
 
 #[cfg(test)]
+mod line_tests;
+#[cfg(test)]
+pub(crate) mod prop_tests;
+#[cfg(test)]
 mod tests;
 
 pub use frame::{Frame, Framer};

@@ -105,7 +105,7 @@ fn secrets_are_masked() {
             &["x", "AIzaSyA-1234567890abcdefgh"],
             "x|AIza**********************",
         ),
-        (&["x", "pypi-AgEIcHlwaS5vcmc"], "x|pypi-***************"),
+        (&["x", "pypi-AgEIcHlwaS5vcmcX"], "x|pypi-****************"),
     ] {
         assert_eq!(redacted(args), expected);
     }

@@ -8,6 +8,8 @@ mod argv;
 mod mask;
 
 #[cfg(test)]
+mod agree_tests;
+#[cfg(test)]
 mod argv_tests;
 #[cfg(test)]
 mod tests;
