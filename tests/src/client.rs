@@ -165,7 +165,8 @@ impl Client {
             from,
             early: HashMap::new(),
             manner,
-            next: 0,
+            // The handshake has -1, so that the first call has 0.
+            next: -1,
         })
     }
 
@@ -242,6 +243,20 @@ impl Client {
         }
     }
 
+    /// Waits for the next reply to anything.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_any(&mut self) -> Result<Reply> {
+        if let Some(key) = self.early.keys().next().cloned()
+            && let Some(reply) = self.early.remove(&key)
+        {
+            return Ok(reply);
+        }
+        let limit = Duration::from_secs(30);
+        self.from.recv_timeout(limit).context("no reply to anything")
+    }
+
     /// Sends a request and waits for its reply.
     ///
     /// # Errors
@@ -250,6 +265,18 @@ impl Client {
         let (id, line) = self.line(method, params);
         self.send(&line)?;
         self.wait(&id)
+    }
+
+    /// tools/list.
+    ///
+    /// # Errors
+    /// As [`Self::send`] and [`Self::wait`].
+    pub fn list(&mut self) -> Result<Reply> {
+        let params = match self.manner.era {
+            Era::Handshake => json!({}),
+            Era::Stateless => json!({"_meta": meta()}),
+        };
+        self.request("tools/list", &params.to_string())
     }
 
     /// Calls a tool and waits for its reply.

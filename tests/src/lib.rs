@@ -5,15 +5,28 @@
 //! - [`sys`]: system calls, each in a safe coat
 //! - [`uring`]: just enough io_uring to submit one request
 //! - [`client`]: a raw MCP client over pipes or socketpairs, in any key order
+//! - [`raw_server`]: an MCP server without a library, for servers that misbehave
 //! - [`agent`]: starts `toolwarden run`, collects its lines, stops it
-//! - [`world`]: the peers that the oracle talks to (sinks, a resolver, unix sockets)
+//! - [`world`]: the peers that the oracle talks to (sinks, resolvers, unix sockets)
 //! - [`scenario`]: an oracle server with its world, called by name
-//! - [`compare`]: truth against effect lines
-//! - [`strace`]: an independent observer
+//! - [`compare`], `same`: truth against effect lines
 
+use std::path::Path;
+
+pub mod agent;
 pub mod client;
+pub mod compare;
+pub mod raw_server;
+mod same;
 pub mod scenario;
 pub mod sys;
 pub mod truth;
 pub mod uring;
 pub mod world;
+
+/// Root of the workspace that this was built from.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}

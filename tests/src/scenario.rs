@@ -69,6 +69,20 @@ impl Oracle {
         Ok((id, reply))
     }
 
+    /// Names of its tools.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn tools(&mut self) -> Result<Vec<String>> {
+        let list = self.client.list()?;
+        let tools = list.body["result"]["tools"].as_array();
+        let tools = tools.with_context(|| format!("no tools: {}", list.body))?;
+        Ok(tools
+            .iter()
+            .filter_map(|t| t["name"].as_str().map(str::to_owned))
+            .collect())
+    }
+
     /// What it has written down so far, in order of time.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::{
     },
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicU8, Ordering},
     thread,
 };
 
@@ -16,6 +17,8 @@ use anyhow::{Context as _, Result};
 
 /// How many of each peer: calls that run side by side do not share one.
 const EACH: u8 = 16;
+
+static WORLDS: AtomicU8 = AtomicU8::new(0);
 
 /// Sinks, resolvers and unix sockets.
 pub struct World {
@@ -38,8 +41,12 @@ impl World {
         let sink6 = (0..EACH)
             .map(|_| sink(TcpListener::bind((Ipv6Addr::LOCALHOST, 0))?))
             .collect::<io::Result<_>>()?;
+        // Its own addresses for every world of every process: sockets live as long as the process.
+        let world = WORLDS.fetch_add(1, Ordering::Relaxed);
         let [_, _, a, b] = std::process::id().to_be_bytes();
-        let resolvers: Vec<_> = (1..=EACH).map(|n| Ipv4Addr::new(127, a | 128, b, n)).collect();
+        let resolvers: Vec<_> = (0..EACH)
+            .map(|n| Ipv4Addr::new(127, a | 128, b, world * EACH + n))
+            .collect();
         for &address in &resolvers {
             let socket = UdpSocket::bind((address, 53));
             resolver(socket.with_context(|| format!("cannot bind {address}:53"))?);
@@ -50,7 +57,7 @@ impl World {
             let path = dir.path().join(format!("{n}.sock"));
             accept(UnixListener::bind(&path)?);
             unix.push(path);
-            let name = format!("toolwarden-e2e-{}-{n}", std::process::id());
+            let name = format!("toolwarden-e2e-{}-{world}-{n}", std::process::id());
             let address = UnixAddr::from_abstract_name(&name)?;
             accept(UnixListener::bind_addr(&address)?);
             names.push(name);

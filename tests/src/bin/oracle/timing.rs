@@ -119,7 +119,7 @@ pub(crate) fn alloc(call: &Call) -> io::Result<()> {
 
 /// Sleeps until told to stop, or for `ms`.
 pub(crate) fn slow(call: &Call, stop: &dyn Fn() -> bool) {
-    let end = Instant::now() + Duration::from_millis(call.number("ms", 1000));
+    let end = Instant::now() + Duration::from_millis(call.number("ms", 30));
     while Instant::now() < end && !stop() {
         thread::sleep(Duration::from_millis(2));
     }

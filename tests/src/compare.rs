@@ -1,0 +1,395 @@
+//! Truth against effect lines: is every act seen, and charged to the call that did it?
+
+use std::collections::{BTreeMap, HashMap};
+
+use engine::output::{CallLine, Certainty, Effect, EffectLine, Scope};
+use serde_json::Value;
+
+use crate::truth::{Act, Truth};
+
+/// What was printed about one server.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Effects, in order.
+    pub effects: Vec<EffectLine>,
+    /// Ended calls, in order.
+    pub calls: Vec<CallLine>,
+}
+
+/// How one charge compares with the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// Certain, and right.
+    Right,
+    /// Not certain; the true call is among the candidates.
+    Among,
+    /// Not certain, and the true call is not among the candidates.
+    Missed,
+    /// Certain, and wrong.
+    Wrong,
+}
+
+/// Compares a scope with the call that it should be.
+#[must_use]
+pub fn charge(scope: &Scope, tool: &str, id: &Value) -> Charge {
+    let among = scope
+        .candidates
+        .iter()
+        .any(|c| c.call.as_ref().is_some_and(|call| &call.request_id == id));
+    match scope.certainty {
+        Certainty::Certain => match &scope.call {
+            Some(call) if &call.request_id == id => Charge::Right,
+            _ => Charge::Wrong,
+        },
+        Certainty::CertainTool if scope.tool.as_deref() != Some(tool) => Charge::Wrong,
+        Certainty::CertainTool | Certainty::Ambiguous if among => Charge::Among,
+        Certainty::CertainTool | Certainty::Ambiguous => Charge::Missed,
+    }
+}
+
+/// Numbers for one kind or tool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Acts done.
+    pub done: u64,
+    /// Acts seen.
+    pub seen: u64,
+    /// Acts charged with certainty to the right call.
+    pub right: u64,
+    /// Acts charged to several, the right call among them.
+    pub among: u64,
+    /// Acts whose candidates lack the right call.
+    pub missed: u64,
+    /// Acts charged with certainty to something else.
+    pub wrong: u64,
+}
+
+impl Tally {
+    fn add(&mut self, seen: bool, charge: Option<Charge>) {
+        self.done += 1;
+        self.seen += u64::from(seen);
+        match charge {
+            Some(Charge::Right) => self.right += 1,
+            Some(Charge::Among) => self.among += 1,
+            Some(Charge::Missed) => self.missed += 1,
+            Some(Charge::Wrong) => self.wrong += 1,
+            None => {}
+        }
+    }
+}
+
+/// The outcome of a comparison.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// All acts but those of the exceptions.
+    pub total: Tally,
+    /// By kind of effect.
+    pub by_kind: BTreeMap<&'static str, Tally>,
+    /// By tool.
+    pub by_tool: BTreeMap<String, Tally>,
+    /// Acts of the two known exceptions, by tool.
+    pub exceptions: BTreeMap<String, Tally>,
+    /// Lines of processes that a call made, whether or not the truth lists them.
+    pub lineage: Tally,
+    /// In-process acts after the reply that the scheduler delayed past the settling time.
+    pub delayed: u64,
+    /// The first few acts that were not seen or not charged right.
+    pub notes: Vec<String>,
+}
+
+/// Tools that may be charged wrongly, as documented.
+pub const EXCEPTIONS: [&str; 2] = ["late_sleeper", "background_timer"];
+
+/// Work after a reply that began later than this is a sleeper: 20 ms settling, less the time that
+/// a reply may take from the server's write to our read.
+const LATE_NS: u64 = 14_000_000;
+
+impl Verdict {
+    /// Adds another server's.
+    pub fn merge(&mut self, other: Self) {
+        let sum = |a: &mut Tally, b: Tally| {
+            a.done += b.done;
+            a.seen += b.seen;
+            a.right += b.right;
+            a.among += b.among;
+            a.missed += b.missed;
+            a.wrong += b.wrong;
+        };
+        sum(&mut self.total, other.total);
+        sum(&mut self.lineage, other.lineage);
+        for (k, v) in other.by_kind {
+            sum(self.by_kind.entry(k).or_default(), v);
+        }
+        for (k, v) in other.by_tool {
+            sum(self.by_tool.entry(k).or_default(), v);
+        }
+        for (k, v) in other.exceptions {
+            sum(self.exceptions.entry(k).or_default(), v);
+        }
+        self.delayed += other.delayed;
+        self.notes.extend(other.notes);
+    }
+
+    /// A table for people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = format!(
+            "{:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n",
+            "", "done", "seen", "right", "among", "missed", "wrong"
+        );
+        let mut row = |name: &str, t: &Tally| {
+            out += &format!(
+                "{name:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n",
+                t.done, t.seen, t.right, t.among, t.missed, t.wrong
+            );
+        };
+        self.by_kind.iter().for_each(|(k, t)| row(k, t));
+        row("all", &self.total);
+        row("lines by lineage", &self.lineage);
+        self.exceptions.iter().for_each(|(k, t)| row(k, t));
+        for note in self.notes.iter().take(40) {
+            out.push_str(note);
+            out.push('\n');
+        }
+        out
+    }
+}
+
+/// Lines that carry one id: the first and its repeats.
+struct Group {
+    first_ns: u64,
+    lines: Vec<usize>,
+    left: u64,
+}
+
+/// Compares all truths of one server with what was printed about it. `replies`: when the client
+/// read the reply to each id.
+#[must_use]
+pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) -> Verdict {
+    let mut groups: HashMap<u64, Group> = HashMap::new();
+    for (n, line) in seen.effects.iter().enumerate() {
+        let group = groups.entry(line.id).or_insert(Group {
+            first_ns: line.time.boot_ns,
+            lines: Vec::new(),
+            left: 0,
+        });
+        group.lines.push(n);
+        group.left += line.count;
+    }
+    let mut by_pid: HashMap<u32, Vec<u64>> = HashMap::new();
+    for (id, group) in &groups {
+        let pid = seen.effects[group.lines[0]].process.pid;
+        by_pid.entry(pid).or_default().push(*id);
+    }
+    let mut verdict = Verdict::default();
+    for truth in truths {
+        let lines = match &truth.act {
+            Act::Cpu { .. } | Act::Rss { .. } | Act::Reply { .. } => {
+                let good = seen.calls.iter().any(|c| in_call(c, truth));
+                record(&mut verdict, truth, good, good.then_some(Charge::Right), seen);
+                continue;
+            }
+            Act::Flow { .. } => flow(truth, truths, seen),
+            Act::Syscall { .. } => syscall(truth, seen),
+            _ => take(truth, &mut groups, &by_pid, seen),
+        };
+        let charges = lines.iter().flatten().map(|&n| {
+            let scope = &seen.effects[n].scope;
+            charge(scope, &truth.tool, &truth.request_id)
+        });
+        let worst = charges.max_by_key(|c| *c as u8);
+        let reply = replies.get(&truth.request_id.to_string());
+        if truth.tool == "late_work" && reply.is_some_and(|r| truth.at_boot_ns > r + LATE_NS) {
+            verdict.delayed += 1;
+            continue;
+        }
+        record(&mut verdict, truth, lines.is_some(), worst, seen);
+    }
+    lineage(truths, seen, &mut verdict);
+    verdict
+}
+
+fn record(
+    verdict: &mut Verdict,
+    truth: &Truth,
+    seen: bool,
+    charge: Option<Charge>,
+    observed: &Observed,
+) {
+    if EXCEPTIONS.contains(&truth.tool.as_str()) {
+        let tally = verdict.exceptions.entry(truth.tool.clone()).or_default();
+        tally.add(seen, charge);
+        return;
+    }
+    verdict.total.add(seen, charge);
+    let kind = verdict.by_kind.entry(truth.act.kind()).or_default();
+    kind.add(seen, charge);
+    let tool = verdict.by_tool.entry(truth.tool.clone()).or_default();
+    tool.add(seen, charge);
+    if (!seen || matches!(charge, Some(Charge::Missed | Charge::Wrong))) && verdict.notes.len() < 40
+    {
+        let near: Vec<_> = observed
+            .effects
+            .iter()
+            .filter(|l| {
+                l.process.pid == truth.pid
+                    && l.time.boot_ns.abs_diff(truth.at_boot_ns) < 20_000_000
+                    && serde_json::to_value(&l.effect).is_ok_and(|v| v["kind"] == truth.act.kind())
+            })
+            .take(3)
+            .map(|l| format!("\n      {:?} {:?}", l.effect, l.scope))
+            .collect();
+        let what = if seen { "charged" } else { "not seen" };
+        verdict.notes.push(format!(
+            "{what} {charge:?}: {} {} {:?}{}",
+            truth.tool,
+            truth.request_id,
+            truth.act,
+            near.concat()
+        ));
+    }
+}
+
+fn is_call(line: &CallLine, id: &Value) -> bool {
+    let call = line.scope.call.as_ref();
+    call.is_some_and(|call| &call.request_id == id)
+}
+
+/// Does the sum of the call say so?
+fn in_call(line: &CallLine, truth: &Truth) -> bool {
+    is_call(line, &truth.request_id)
+        && match &truth.act {
+            Act::Cpu { at_least_ns } => line.cpu_ns >= *at_least_ns,
+            Act::Rss { at_least } => line.peak_rss >= *at_least,
+            Act::Reply { at_least } => line.reply_bytes >= *at_least,
+            _ => false,
+        }
+}
+
+/// Takes as many occurrences as the truth has, from groups that match; the lines that they are on.
+fn take(
+    truth: &Truth,
+    groups: &mut HashMap<u64, Group>,
+    by_pid: &HashMap<u32, Vec<u64>>,
+    seen: &Observed,
+) -> Option<Vec<usize>> {
+    let mut need = truth.times;
+    let mut lines = Vec::new();
+    while need > 0 {
+        // The next group after the act; else the last one before it, if it counted on.
+        let best = by_pid
+            .get(&truth.pid)?
+            .iter()
+            .filter(|id| {
+                groups.get(id).is_some_and(|g| {
+                    g.left > 0 && matches(&truth.act, &seen.effects[g.lines[0]].effect)
+                })
+            })
+            .min_by_key(|id| {
+                let first = groups.get(id).map_or(0, |g| g.first_ns);
+                let before = first < truth.at_boot_ns;
+                (before, first.abs_diff(truth.at_boot_ns))
+            })?;
+        let group = groups.get_mut(best)?;
+        let taken = group.left.min(need);
+        group.left -= taken;
+        need -= taken;
+        lines.extend(&group.lines);
+    }
+    Some(lines)
+}
+
+/// Lines of one socket's flow, when their sum is the truth. The next truth about the same peer
+/// ends it.
+fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> {
+    let Act::Flow {
+        address,
+        port,
+        protocol,
+        bytes_out,
+        bytes_in,
+    } = &truth.act
+    else {
+        return None;
+    };
+    let same = |other: &Act| {
+        matches!(other, Act::Flow { address: a, port: p, protocol: r, .. }
+            if a == address && p == port && r == protocol)
+    };
+    let next = truths
+        .iter()
+        .filter(|t| t.at_boot_ns > truth.at_boot_ns && t.pid == truth.pid && same(&t.act))
+        .map(|t| t.at_boot_ns)
+        .min()
+        .unwrap_or(u64::MAX);
+    let (mut lines, mut out, mut into) = (Vec::new(), 0, 0);
+    for (n, line) in seen.effects.iter().enumerate() {
+        let time = line.time.boot_ns;
+        if line.process.pid != truth.pid || time < truth.at_boot_ns || time >= next {
+            continue;
+        }
+        if let Effect::Flow {
+            address: a,
+            port: p,
+            protocol: r,
+            bytes_out: o,
+            bytes_in: i,
+        } = &*line.effect
+            && (a, p, r) == (address, port, protocol)
+        {
+            lines.push(n);
+            out += o;
+            into += i;
+        }
+    }
+    (!lines.is_empty() && (out, into) == (*bytes_out, *bytes_in)).then_some(lines)
+}
+
+/// A use of a system call: the line that tells of its first use after the act.
+fn syscall(truth: &Truth, seen: &Observed) -> Option<Vec<usize>> {
+    let mut lines = Vec::new();
+    let mut count = 0;
+    for (n, line) in seen.effects.iter().enumerate() {
+        let time = line.time.boot_ns;
+        let near = time >= truth.at_boot_ns && time < truth.at_boot_ns + 1_000_000_000;
+        if line.process.pid == truth.pid && near && matches(&truth.act, &line.effect) {
+            lines.push(n);
+            count += line.count;
+            if count >= truth.times {
+                return Some(lines);
+            }
+        }
+    }
+    None
+}
+
+/// Every line of a process that a call made must be charged to that call, listed or not.
+fn lineage(truths: &[Truth], seen: &Observed, verdict: &mut Verdict) {
+    let mut born: HashMap<u32, Vec<&Truth>> = HashMap::new();
+    for truth in truths {
+        if let Act::Fork { child } = truth.act {
+            born.entry(child).or_default().push(truth);
+        }
+    }
+    for line in &seen.effects {
+        let births = born.get(&line.process.pid);
+        let birth = births.and_then(|b| {
+            let before = b.iter().filter(|t| t.at_boot_ns <= line.time.boot_ns);
+            before.max_by_key(|t| t.at_boot_ns)
+        });
+        if let Some(birth) = birth {
+            let charge = charge(&line.scope, &birth.tool, &birth.request_id);
+            verdict.lineage.add(true, Some(charge));
+            if matches!(charge, Charge::Missed | Charge::Wrong) && verdict.notes.len() < 40 {
+                let note = format!("lineage {charge:?}: {} {:?}", birth.tool, line);
+                verdict.notes.push(note);
+            }
+        }
+    }
+}
+
+/// Do the fields that the actor knows agree?
+#[must_use]
+pub fn matches(act: &Act, effect: &Effect) -> bool {
+    crate::same::same(act, effect)
+}

@@ -1,0 +1,143 @@
+//! Back to back and in flight together: the true call is among the candidates, and `certain` is
+//! never wrong.
+
+use std::{collections::HashMap, thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use e2e::{
+    agent::Agent,
+    client::Manner,
+    compare::{EXCEPTIONS, Verdict, judge},
+    scenario::Oracle,
+    world::World,
+};
+use serde_json::json;
+
+/// Numbers without a pattern that matters, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        // Constants of Knuth's MMIX generator.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// Calls `count` tools of the list, `width` in flight at any time; the first ones in one write.
+fn run(oracle: &mut Oracle, tools: &[String], width: usize, count: usize) -> Result<HashMap<String, u64>> {
+    let mut dice = Dice(width as u64);
+    let mut replies = HashMap::new();
+    let mut burst = Vec::new();
+    for _ in 0..width {
+        burst.extend(oracle.client.compose(&tools[dice.below(tools.len())], &json!({})).1);
+    }
+    oracle.client.send(&burst)?;
+    for n in 0..count {
+        let reply = oracle.client.wait_any()?;
+        replies.insert(reply.body["id"].to_string(), reply.at_ns);
+        if n + width < count {
+            let tool = &tools[dice.below(tools.len())];
+            let (_, line) = oracle.client.compose(tool, &json!({}));
+            oracle.client.send(&line)?;
+        }
+    }
+    Ok(replies)
+}
+
+fn tools(oracle: &mut Oracle) -> Result<Vec<String>> {
+    let tools = oracle.tools()?.into_iter();
+    Ok(tools
+        .filter(|t| !EXCEPTIONS.contains(&t.as_str()) && t != "stop_timer")
+        .collect())
+}
+
+fn verdict(agent: &Agent, oracle: &Oracle, replies: &HashMap<String, u64>) -> Result<Verdict> {
+    thread::sleep(Duration::from_millis(300));
+    agent.settle(Duration::from_millis(500));
+    let server = agent.server(oracle.client.pid())?;
+    let seen = agent.observed(&server.server.id)?;
+    ensure!(
+        seen.calls.len() == replies.len(),
+        "{} calls made, {} reported",
+        replies.len(),
+        seen.calls.len()
+    );
+    Ok(judge(&oracle.truths()?, &seen, replies))
+}
+
+#[test]
+fn oracle_busy() -> Result<()> {
+    let world = World::new()?;
+    let agent = Agent::start(&[])?;
+    let mut faults = Vec::new();
+    for (n, width) in [1, 2, 3, 5, 8].into_iter().enumerate() {
+        let manner = super::spaced::manners()[n % 4];
+        let mut oracle = Oracle::start(&world, &format!("busy{width}"), manner)?;
+        let tools = tools(&mut oracle)?;
+        let replies = run(&mut oracle, &tools, width, 400)?;
+        let verdict = verdict(&agent, &oracle, &replies)?;
+        println!(
+            "{} calls, {width} in flight (late work delayed past settling: {})\n{}",
+            replies.len(),
+            verdict.delayed,
+            verdict.table()
+        );
+        let t = verdict.total;
+        let l = verdict.lineage;
+        if t.seen != t.done || t.missed + t.wrong + l.missed + l.wrong > 0 {
+            faults.push(width);
+        }
+    }
+    for lost in agent.lost()? {
+        println!("lost: {} {}", lost.cause, lost.total);
+    }
+    ensure!(faults.is_empty(), "wrong with {faults:?} in flight");
+    Ok(())
+}
+
+/// What no kernel can tell: measured on its own, and printed.
+#[test]
+fn known_exceptions() -> Result<()> {
+    let world = World::new()?;
+    let agent = Agent::start(&[])?;
+    for (tool, each) in [("late_sleeper", 4), ("background_timer", usize::MAX)] {
+        let mut oracle = Oracle::start(&world, tool, Manner::default())?;
+        let others = ["noop", "open_write", "parallel_sleep", "child_open"].map(str::to_owned);
+        let mut replies = HashMap::new();
+        let mut call = |oracle: &mut Oracle, tool: &str| {
+            let (id, reply) = oracle.call(tool)?;
+            replies.insert(id.to_string(), reply.at_ns);
+            anyhow::Ok(())
+        };
+        for n in 0..400 {
+            if n % each == 0 {
+                call(&mut oracle, tool)?;
+            }
+            call(&mut oracle, &others[n % 4])?;
+        }
+        call(&mut oracle, "stop_timer")?;
+        let verdict = verdict(&agent, &oracle, &replies)?;
+        let t = verdict.exceptions.get(tool).copied().unwrap_or_default();
+        let rate = |n: u64| 100.0 * n as f64 / t.done.max(1) as f64;
+        println!(
+            "{tool}: {} acts, back to back with other tools: right {:.1} %, among the candidates \
+             {:.1} %, candidates without it {:.1} %, certain and wrong {:.1} %",
+            t.done,
+            rate(t.right),
+            rate(t.among),
+            rate(t.missed),
+            rate(t.wrong)
+        );
+        ensure!(t.done >= 50, "{tool}: only {} acts", t.done);
+        ensure!(t.seen == t.done, "{tool}: charged wrong is allowed, unseen is not");
+        let rest = verdict.total;
+        ensure!(
+            rest.seen == rest.done && rest.missed + rest.wrong == 0,
+            "the exception spoils others\n{}",
+            verdict.table()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! End-to-end tests. They need root, a kernel with BPF, and one at a time: `--test-threads=1`.
+
+mod alone;
+mod bad_input;
+mod busy;
+mod flood;
+mod forging;
+mod lifecycle;
+mod pipelines;
+mod protocol;
+mod replay;
+mod schema;
+mod spaced;
