@@ -60,6 +60,18 @@ impl Agent {
     /// # Errors
     /// When it ends early or stays silent for 10 s; with what it said.
     pub fn start(more: &[&str]) -> Result<Self> {
+        Self::start_with(more, |_| true)
+    }
+
+    /// The same, for floods: of each line as printed, `keep` says whether it is to be understood
+    /// and kept.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        more: &[&str],
+        mut keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let started = Instant::now();
         let mut child = Command::new(executable()?)
             .args(["run", "--print", "json"])
@@ -75,6 +87,9 @@ impl Agent {
         let (to, bad, said) = (Arc::clone(&lines), Arc::clone(&broken), Arc::clone(&errors));
         let out = std::thread::spawn(move || {
             for text in stdout.lines().map_while(Result::ok) {
+                if !keep(&text) {
+                    continue;
+                }
                 match serde_json::from_str(&text) {
                     Ok(line) => locked(&to).push(Printed { text, line }),
                     Err(e) => *locked(&bad) = Some(format!("{e}: {text}")),

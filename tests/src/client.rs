@@ -103,6 +103,8 @@ pub struct Client {
     early: HashMap<String, Reply>,
     manner: Manner,
     next: i64,
+    /// How long to wait for a reply.
+    pub patience: Duration,
 }
 
 impl Client {
@@ -167,6 +169,7 @@ impl Client {
             manner,
             // The handshake has -1, so that the first call has 0.
             next: -1,
+            patience: Duration::from_secs(30),
         })
     }
 
@@ -226,10 +229,10 @@ impl Client {
     /// Waits for the reply to `id`.
     ///
     /// # Errors
-    /// When the server ends or says nothing for 30 s.
+    /// When the server ends or says nothing for too long.
     pub fn wait(&mut self, id: &Value) -> Result<Reply> {
         let key = id.to_string();
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + self.patience;
         loop {
             if let Some(reply) = self.early.remove(&key) {
                 return Ok(reply);
@@ -253,8 +256,8 @@ impl Client {
         {
             return Ok(reply);
         }
-        let limit = Duration::from_secs(30);
-        self.from.recv_timeout(limit).context("no reply to anything")
+        let reply = self.from.recv_timeout(self.patience);
+        reply.context("no reply to anything")
     }
 
     /// Sends a request and waits for its reply.

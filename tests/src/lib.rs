@@ -10,6 +10,7 @@
 //! - [`world`]: the peers that the oracle talks to (sinks, resolvers, unix sockets)
 //! - [`scenario`]: an oracle server with its world, called by name
 //! - [`compare`], `same`: truth against effect lines
+//! - [`strace`]: an independent observer
 
 use std::path::Path;
 
@@ -19,6 +20,7 @@ pub mod compare;
 pub mod raw_server;
 mod same;
 pub mod scenario;
+pub mod strace;
 pub mod sys;
 pub mod truth;
 pub mod uring;

@@ -25,9 +25,14 @@ pub fn serve(
     mut act: impl FnMut(&str, &Value) -> io::Result<String>,
 ) -> io::Result<()> {
     let (input, out) = (stream(0), stream(1));
-    let mut input = BufReader::new(&*input).lines();
-    while let Some(line) = input.next().transpose()? {
-        let Ok(message) = serde_json::from_str::<Value>(&line) else {
+    let mut input = BufReader::new(&*input);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let Ok(message) = serde_json::from_slice::<Value>(&line) else {
             continue;
         };
         let (Some(id), Some(method)) = (message.get("id"), message["method"].as_str()) else {
@@ -52,5 +57,4 @@ pub fn serve(
         reply.push('\n');
         (&*out).write_all(reply.as_bytes())?;
     }
-    Ok(())
 }

@@ -1,1 +1,67 @@
-//! todo
+//! Attached quickly, and gone without a trace.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use e2e::{agent::Agent, client::Manner, scenario::Oracle, sys, world::World};
+
+/// What is loaded: programs, maps, links.
+fn loaded() -> [BTreeSet<u32>; 3] {
+    // BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID
+    [11, 12, 31].map(|command| sys::bpf_ids(command).into_iter().collect())
+}
+
+#[test]
+fn lifecycle() -> Result<()> {
+    let world = World::new()?;
+    let before = loaded();
+    let mut starts = Vec::new();
+    for (n, signal) in [libc::SIGINT, libc::SIGTERM, libc::SIGINT, libc::SIGTERM, libc::SIGINT]
+        .into_iter()
+        .enumerate()
+    {
+        let mut agent = Agent::start(&[])?;
+        starts.push(agent.attached_in);
+        // With a server alive at the end, so that all hooks are attached.
+        let mut oracle = Oracle::start(&world, &format!("life{n}"), Manner::default())?;
+        oracle.call("open_read")?;
+        agent.server(oracle.client.pid())?;
+        let during = loaded();
+        for (what, (old, new)) in ["programs", "maps", "links"].iter().zip(before.iter().zip(&during)) {
+            ensure!(new.difference(old).count() > 0, "no {what} are loaded while it runs");
+        }
+        let asked = Instant::now();
+        let status = agent.stop(signal)?;
+        ensure!(status.success(), "after signal {signal}: {status}, {}", agent.errors());
+        let stopped = asked.elapsed();
+        ensure!(stopped < Duration::from_secs(2), "took {stopped:?} to stop");
+        // The kernel frees programs after a grace period.
+        let end = Instant::now() + Duration::from_secs(3);
+        loop {
+            let after = loaded();
+            let left = |n: usize| after[n].difference(&before[n]).count();
+            if left(0) + left(1) + left(2) == 0 {
+                break;
+            }
+            ensure!(
+                Instant::now() < end,
+                "left loaded: {} programs, {} maps, {} links",
+                left(0),
+                left(1),
+                left(2)
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        oracle.call("open_read")?;
+        println!(
+            "start to attached {:?}; signal {signal} to end {stopped:?}; nothing left loaded",
+            starts[n]
+        );
+    }
+    let slowest = starts.iter().max().copied().unwrap_or_default();
+    ensure!(slowest < Duration::from_millis(500), "slowest start {slowest:?}");
+    Ok(())
+}
