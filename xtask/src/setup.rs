@@ -5,10 +5,10 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::{
-    servers,
+    apt, servers,
     steps::{Steps, seconds},
     toolchain, tools,
-    workspace::Workspace,
+    workspace::{Workspace, on_path},
 };
 
 /// Something that a machine needs once.
@@ -58,6 +58,7 @@ const DENY: Part = Part {
 const FUZZ: Part = Part {
     name: "cargo-fuzz",
     there: |workspace| {
+        on_path("c++")?;
         tools::FUZZ
             .is_there(workspace)
             .then(|| tools::FUZZ.version.to_owned())
@@ -65,6 +66,13 @@ const FUZZ: Part = Part {
     steps: 1,
     make: |workspace, steps| {
         steps.begin("building cargo-fuzz (a minute, once)");
+        // libFuzzer is C++ and is compiled with each fuzz target.
+        if on_path("c++").is_none() {
+            apt::install(steps, &["g++"], "fuzzing")?;
+        }
+        if tools::FUZZ.is_there(workspace) {
+            return Ok(());
+        }
         tools::FUZZ.install(workspace, steps, &[], &[])
     },
 };

@@ -173,7 +173,9 @@ fn install_rust(steps: &Steps) -> Result<Rust> {
                 if let Some(rust) = rustup_paths(&name).and_then(|(r, c)| Rust::at(r, c)) {
                     return Ok(rust);
                 }
-                steps.note(format_args!("{name} has rust-src now, but is too old"));
+                steps.note(format_args!(
+                    "{name} has rust-src, yet does not fit (too old?)"
+                ));
             }
             Err(_no_network) => steps.note("rustup cannot fetch rust-src here"),
         }
