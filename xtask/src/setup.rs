@@ -138,8 +138,14 @@ pub(crate) fn run<'a>(
     for part in lacking {
         steps.skip_to(before);
         before += part.steps;
-        if let Err(e) = (part.make)(workspace, &mut steps) {
-            failed.push(format!("{}: {e:#}", part.name));
+        match (part.make)(workspace, &mut steps) {
+            // A package manager may hold a thing for installed that somebody has deleted.
+            Ok(()) if (part.there)(workspace).is_none() => failed.push(format!(
+                "{}: installing it succeeded, yet it is not there",
+                part.name
+            )),
+            Ok(()) => {}
+            Err(e) => failed.push(format!("{}: {e:#}", part.name)),
         }
     }
     if !failed.is_empty() {
