@@ -31,6 +31,8 @@ pub struct Agent {
     errors: Shared<String>,
     broken: Shared<Option<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
+    /// Holds the key of argument hashes; gone with the agent.
+    _state: tempfile::TempDir,
     /// From start to fully attached.
     pub attached_in: Duration,
 }
@@ -73,15 +75,18 @@ impl Agent {
         mut keep: impl FnMut(&str) -> bool + Send + 'static,
     ) -> Result<Self> {
         let started = Instant::now();
+        let state = tempfile::tempdir()?;
         let mut child = Command::new(executable()?)
-            .args(["run", "--print", "json"])
+            .args(["run", "--print", "json", "--state-dir"])
+            .arg(state.path())
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start toolwarden")?;
-        let (lines, errors, broken) = <(Shared<Vec<Printed>>, Shared<String>, Shared<_>)>::default();
+        let (lines, errors, broken) =
+            <(Shared<Vec<Printed>>, Shared<String>, Shared<_>)>::default();
         let stdout = BufReader::new(child.stdout.take().context("stdout")?);
         let stderr = BufReader::new(child.stderr.take().context("stderr")?);
         let (to, bad, said) = (Arc::clone(&lines), Arc::clone(&broken), Arc::clone(&errors));
@@ -109,6 +114,7 @@ impl Agent {
             errors,
             broken,
             readers: vec![out, err],
+            _state: state,
             attached_in: Duration::ZERO,
         };
         while !agent.is_attached() {
@@ -175,6 +181,13 @@ impl Agent {
         }
     }
 
+    /// Waits until everything that has happened is printed: without calls the agent collects its
+    /// counts every 5 s.
+    pub fn rest(&self) {
+        std::thread::sleep(Duration::from_millis(5500));
+        self.settle(Duration::from_millis(500));
+    }
+
     /// Waits until nothing was printed for `quiet`.
     pub fn settle(&self, quiet: Duration) {
         let mut last = (0, Instant::now());
@@ -207,7 +220,10 @@ impl Agent {
     /// # Errors
     /// As [`Self::lines`].
     pub fn observed(&self, server: &str) -> Result<Observed> {
-        Ok(Observed::of(self.lines()?.into_iter().map(|p| p.line), server))
+        Ok(Observed::of(
+            self.lines()?.into_iter().map(|p| p.line),
+            server,
+        ))
     }
 
     /// Lines about loss.

@@ -186,7 +186,13 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
         let lines = match &truth.act {
             Act::Cpu { .. } | Act::Rss { .. } | Act::Reply { .. } => {
                 let good = seen.calls.iter().any(|c| in_call(c, truth));
-                record(&mut verdict, truth, good, good.then_some(Charge::Right), seen);
+                record(
+                    &mut verdict,
+                    truth,
+                    good,
+                    good.then_some(Charge::Right),
+                    seen,
+                );
                 continue;
             }
             Act::Flow { .. } => flow(truth, truths, seen),

@@ -11,6 +11,7 @@
 //! - [`scenario`]: an oracle server with its world, called by name
 //! - [`compare`], `same`: truth against effect lines
 //! - [`strace`]: an independent observer
+//! - [`real`]: MCP servers that we did not write
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ pub mod agent;
 pub mod client;
 pub mod compare;
 pub mod raw_server;
+pub mod real;
 mod same;
 pub mod scenario;
 pub mod strace;

@@ -31,7 +31,11 @@ pub(crate) fn same(act: &Act, effect: &Effect) -> bool {
             },
         ) => {
             let named = !memfd && !deleted;
-            let place = if named { path == p } else { memfd == m && d == deleted };
+            let place = if named {
+                path == p
+            } else {
+                memfd == m && d == deleted
+            };
             place && argv == a && script == s
         }
         (

@@ -108,7 +108,13 @@ pub fn symlinkat(target: &str, path: &str) -> io::Result<()> {
 /// errno.
 pub fn open_at(dir: c_int, path: &str, flags: c_int) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC;
-    owned(on_path(libc::SYS_openat, Some(dir), path, flags as u64, 0o600))
+    owned(on_path(
+        libc::SYS_openat,
+        Some(dir),
+        path,
+        flags as u64,
+        0o600,
+    ))
 }
 
 /// openat(AT_FDCWD, ..).
@@ -214,7 +220,10 @@ pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn udp(family: c_int) -> io::Result<std::net::UdpSocket> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: numbers only.
-    owned(check(c_long::from(unsafe { libc::socket(family, kind, 0) }))).map(Into::into)
+    owned(check(c_long::from(unsafe {
+        libc::socket(family, kind, 0)
+    })))
+    .map(Into::into)
 }
 
 /// fork(2): runs `child` in the child and exits with what it returns.
@@ -354,14 +363,7 @@ pub fn mount(source: &str, target: &str, kind: Option<&str>, flags: u64) -> io::
 pub fn bpf(command: c_int, attr: &mut [u64; 16]) -> io::Result<c_long> {
     // SAFETY: the kernel reads and writes at most the given size of a live array; the commands
     // used here (MAP_CREATE, *_GET_NEXT_ID) hold no pointers.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            attr.as_mut_ptr(),
-            size_of_val(attr),
-        )
-    })
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) })
 }
 
 /// Ids of all BPF programs (11), maps (12) or links (31) that are loaded, by command.

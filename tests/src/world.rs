@@ -28,6 +28,7 @@ pub struct World {
     resolvers: Vec<Ipv4Addr>,
     unix: Vec<PathBuf>,
     names: Vec<String>,
+    web: u16,
 }
 
 impl World {
@@ -69,6 +70,7 @@ impl World {
             resolvers,
             unix,
             names,
+            web: web(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)?,
         })
     }
 
@@ -78,10 +80,10 @@ impl World {
         self.dir.path()
     }
 
-    /// Port of the IPv4 sink.
+    /// Port of a web server on 127.0.0.1.
     #[must_use]
-    pub fn sink4(&self) -> u16 {
-        self.sink4
+    pub fn web(&self) -> u16 {
+        self.web
     }
 
     /// Tells an oracle where they all are.
@@ -89,9 +91,18 @@ impl World {
         let list = |items: Vec<String>| items.join(",");
         oracle
             .args(["--sink4", &self.sink4.to_string()])
-            .args(["--sink6", &list(self.sink6.iter().map(u16::to_string).collect())])
-            .args(["--resolver", &list(self.resolvers.iter().map(Ipv4Addr::to_string).collect())])
-            .args(["--unix", &list(self.unix.iter().map(|p| p.display().to_string()).collect())])
+            .args([
+                "--sink6",
+                &list(self.sink6.iter().map(u16::to_string).collect()),
+            ])
+            .args([
+                "--resolver",
+                &list(self.resolvers.iter().map(Ipv4Addr::to_string).collect()),
+            ])
+            .args([
+                "--unix",
+                &list(self.unix.iter().map(|p| p.display().to_string()).collect()),
+            ])
             .args(["--abstract", &self.names.join(",")]);
     }
 }
@@ -149,4 +160,25 @@ fn resolver(socket: UdpSocket) {
 
 fn accept(listener: UnixListener) {
     thread::spawn(move || listener.incoming().for_each(drop));
+}
+
+/// Answers every request with the same page.
+fn web(listener: TcpListener) -> io::Result<u16> {
+    const PAGE: &str = "<html><body><h1>A page</h1><p>with a paragraph.</p></body></html>";
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                if lines.take_while(|l| !l.is_empty()).count() == 0 {
+                    return Ok(());
+                }
+                let n = PAGE.len();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {n}");
+                write!(stream, "{head}\r\nconnection: close\r\n\r\n{PAGE}")
+            });
+        }
+    });
+    Ok(port)
 }

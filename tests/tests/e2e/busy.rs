@@ -1,7 +1,7 @@
 //! Back to back and in flight together: the true call is among the candidates, and `certain` is
 //! never wrong.
 
-use std::{collections::HashMap, thread, time::Duration};
+use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 use e2e::{
@@ -26,12 +26,22 @@ impl Dice {
 }
 
 /// Calls `count` tools of the list, `width` in flight at any time; the first ones in one write.
-fn run(oracle: &mut Oracle, tools: &[String], width: usize, count: usize) -> Result<HashMap<String, u64>> {
+fn run(
+    oracle: &mut Oracle,
+    tools: &[String],
+    width: usize,
+    count: usize,
+) -> Result<HashMap<String, u64>> {
     let mut dice = Dice(width as u64);
     let mut replies = HashMap::new();
     let mut burst = Vec::new();
     for _ in 0..width {
-        burst.extend(oracle.client.compose(&tools[dice.below(tools.len())], &json!({})).1);
+        burst.extend(
+            oracle
+                .client
+                .compose(&tools[dice.below(tools.len())], &json!({}))
+                .1,
+        );
     }
     oracle.client.send(&burst)?;
     for n in 0..count {
@@ -54,8 +64,7 @@ fn tools(oracle: &mut Oracle) -> Result<Vec<String>> {
 }
 
 fn verdict(agent: &Agent, oracle: &Oracle, replies: &HashMap<String, u64>) -> Result<Verdict> {
-    thread::sleep(Duration::from_millis(300));
-    agent.settle(Duration::from_millis(500));
+    agent.rest();
     let server = agent.server(oracle.client.pid())?;
     let seen = agent.observed(&server.server.id)?;
     ensure!(
@@ -131,7 +140,10 @@ fn known_exceptions() -> Result<()> {
             rate(t.wrong)
         );
         ensure!(t.done >= 50, "{tool}: only {} acts", t.done);
-        ensure!(t.seen == t.done, "{tool}: charged wrong is allowed, unseen is not");
+        ensure!(
+            t.seen == t.done,
+            "{tool}: charged wrong is allowed, unseen is not"
+        );
         let rest = verdict.total;
         ensure!(
             rest.seen == rest.done && rest.missed + rest.wrong == 0,

@@ -82,7 +82,10 @@ fn flood() -> Result<()> {
         if !text.contains(r#""type":"effect""#) {
             return true;
         }
-        adding.lock().unwrap_or_else(PoisonError::into_inner).add(text);
+        adding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(text);
         false
     })?;
     let dir = tempfile::tempdir()?;
@@ -106,7 +109,7 @@ fn flood() -> Result<()> {
     let mut last = (0, 0);
     let settled = Instant::now() + Duration::from_secs(60);
     loop {
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_secs(6));
         peak = peak.max(agent.rss()?);
         let lines = sums.lock().unwrap_or_else(PoisonError::into_inner).lines;
         let now = (lines, agent.lost()?.len());
@@ -118,18 +121,32 @@ fn flood() -> Result<()> {
     }
     let done: Value = serde_json::from_str(reply.text()).context("the flooder's sums")?;
     let pids = done["pids"].as_array().context("pids")?;
-    let pids: HashSet<u32> = pids.iter().filter_map(|p| Some(p.as_u64()? as u32)).collect();
+    let pids: HashSet<u32> = pids
+        .iter()
+        .filter_map(|p| Some(p.as_u64()? as u32))
+        .collect();
     let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
     sums.pick(&pids);
     let lost = agent.lost()?;
     for line in &lost {
         println!("lost line: {} +{} = {}", line.cause, line.count, line.total);
     }
-    println!("{} effect lines, peak RSS {:.1} MB", sums.lines, peak as f64 / 1e6);
+    println!(
+        "{} effect lines, peak RSS {:.1} MB",
+        sums.lines,
+        peak as f64 / 1e6
+    );
     let mut wrong = Vec::new();
-    for (n, (name, cause)) in [("opens", "ring:open"), ("connects", "ring:net")].iter().enumerate() {
+    for (n, (name, cause)) in [("opens", "ring:open"), ("connects", "ring:net")]
+        .iter()
+        .enumerate()
+    {
         let sum = |lines: &[engine::output::LostLine]| -> u64 {
-            lines.iter().filter(|l| l.cause == *cause).map(|l| l.count).sum()
+            lines
+                .iter()
+                .filter(|l| l.cause == *cause)
+                .map(|l| l.count)
+                .sum()
         };
         let lost = sum(&lost) - sum(&before);
         let did = done[name].as_u64().context("a count")?;

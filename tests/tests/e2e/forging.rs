@@ -40,26 +40,39 @@ fn forging() -> Result<()> {
         let seen = agent.observed(&server.id)?;
         let opened = seen.calls.iter().filter(|c| {
             c.scope.tool.as_deref() == Some("forged_tool")
-                || c.scope.call.as_ref().is_some_and(|r| r.request_id == "forged")
+                || c.scope
+                    .call
+                    .as_ref()
+                    .is_some_and(|r| r.request_id == "forged")
         });
         ensure!(opened.count() == 0, "{mode}: the forged call was opened");
         let blamed = seen.effects.iter().any(|e| {
             e.scope.tool.as_deref() == Some("forged_tool")
-                || e.scope.candidates.iter().any(|c| c.tool.as_deref() == Some("forged_tool"))
+                || e.scope
+                    .candidates
+                    .iter()
+                    .any(|c| c.tool.as_deref() == Some("forged_tool"))
         });
         ensure!(!blamed, "{mode}: an effect is charged to the forged tool");
-        let act = seen.effects.iter().any(|e| {
-            matches!(&*e.effect, Effect::Open { path, .. } if path == "/etc/hostname")
-        });
+        let act = seen
+            .effects
+            .iter()
+            .any(|e| matches!(&*e.effect, Effect::Open { path, .. } if path == "/etc/hostname"));
         ensure!(act, "{mode}: what the forger did is not seen");
         for id in &after {
             let real = seen.calls.iter().any(|c| {
                 c.scope.tool.as_deref() == Some("ping_tool")
                     && c.scope.call.as_ref().is_some_and(|r| &r.request_id == id)
             });
-            ensure!(real, "{mode}: the real call {id} after the forging did not open");
+            ensure!(
+                real,
+                "{mode}: the real call {id} after the forging did not open"
+            );
         }
-        println!("{mode}: reported, no call opened, {} real calls after it", after.len());
+        println!(
+            "{mode}: reported, no call opened, {} real calls after it",
+            after.len()
+        );
     }
     Ok(())
 }

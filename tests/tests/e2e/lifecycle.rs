@@ -19,9 +19,15 @@ fn lifecycle() -> Result<()> {
     let world = World::new()?;
     let before = loaded();
     let mut starts = Vec::new();
-    for (n, signal) in [libc::SIGINT, libc::SIGTERM, libc::SIGINT, libc::SIGTERM, libc::SIGINT]
-        .into_iter()
-        .enumerate()
+    for (n, signal) in [
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGINT,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut agent = Agent::start(&[])?;
         starts.push(agent.attached_in);
@@ -30,12 +36,22 @@ fn lifecycle() -> Result<()> {
         oracle.call("open_read")?;
         agent.server(oracle.client.pid())?;
         let during = loaded();
-        for (what, (old, new)) in ["programs", "maps", "links"].iter().zip(before.iter().zip(&during)) {
-            ensure!(new.difference(old).count() > 0, "no {what} are loaded while it runs");
+        for (what, (old, new)) in ["programs", "maps", "links"]
+            .iter()
+            .zip(before.iter().zip(&during))
+        {
+            ensure!(
+                new.difference(old).count() > 0,
+                "no {what} are loaded while it runs"
+            );
         }
         let asked = Instant::now();
         let status = agent.stop(signal)?;
-        ensure!(status.success(), "after signal {signal}: {status}, {}", agent.errors());
+        ensure!(
+            status.success(),
+            "after signal {signal}: {status}, {}",
+            agent.errors()
+        );
         let stopped = asked.elapsed();
         ensure!(stopped < Duration::from_secs(2), "took {stopped:?} to stop");
         // The kernel frees programs after a grace period.
@@ -62,6 +78,9 @@ fn lifecycle() -> Result<()> {
         );
     }
     let slowest = starts.iter().max().copied().unwrap_or_default();
-    ensure!(slowest < Duration::from_millis(500), "slowest start {slowest:?}");
+    ensure!(
+        slowest < Duration::from_millis(500),
+        "slowest start {slowest:?}"
+    );
     Ok(())
 }

@@ -8,6 +8,7 @@ mod forging;
 mod lifecycle;
 mod pipelines;
 mod protocol;
+mod real_servers;
 mod replay;
 mod schema;
 mod spaced;

@@ -3,11 +3,7 @@
 use std::{collections::HashMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{
-    agent::Agent,
-    scenario::Oracle,
-    world::World,
-};
+use e2e::{agent::Agent, scenario::Oracle, world::World};
 use engine::output::{CallLine, CallStatus};
 use serde_json::{Value, json};
 
@@ -27,7 +23,14 @@ fn protocol() -> Result<()> {
         let mut compose = |oracle: &mut Oracle, tool, arguments: &Value, status| {
             let (id, line) = oracle.client.compose(tool, arguments);
             let request_bytes = line.len() as u64 - 1;
-            made.insert(id.to_string(), Made { tool, status, request_bytes });
+            made.insert(
+                id.to_string(),
+                Made {
+                    tool,
+                    status,
+                    request_bytes,
+                },
+            );
             (id, line)
         };
         // Text that looks like a call, in an argument.
@@ -100,7 +103,12 @@ fn protocol() -> Result<()> {
             unseen.retain(|u| Some(u) != id.as_ref());
         }
         ensure!(unseen.is_empty(), "{manner:?}: not reported: {unseen:?}");
-        ensure!(seen.calls.len() == made.len(), "{} for {}", seen.calls.len(), made.len());
+        ensure!(
+            seen.calls.len() == made.len(),
+            "{} for {}",
+            seen.calls.len(),
+            made.len()
+        );
         println!("{manner:?}: {} calls, all as made", made.len());
     }
     Ok(())
@@ -120,6 +128,9 @@ fn check(line: &CallLine, made: &HashMap<String, Made>) -> Result<()> {
         made.request_bytes
     );
     let echo = made.tool == "echo" && line.reply_bytes < made.request_bytes;
-    ensure!(!echo, "the reply is no smaller than what it echoes: {line:?}");
+    ensure!(
+        !echo,
+        "the reply is no smaller than what it echoes: {line:?}"
+    );
     Ok(())
 }

@@ -61,8 +61,7 @@ fn oracle_spaced() -> Result<()> {
             replies.insert(id.to_string(), (reply.at_ns, tool.clone()));
             thread::sleep(SPACE);
         }
-        thread::sleep(Duration::from_millis(300));
-        agent.settle(Duration::from_millis(500));
+        agent.rest();
         let server = agent.server(oracle.client.pid())?;
         let seen = agent.observed(&server.server.id)?;
         let times = replies.iter().map(|(id, r)| (id.clone(), r.0)).collect();
@@ -100,9 +99,21 @@ fn oracle_spaced() -> Result<()> {
     }
     ensure!(calls >= CALLS, "{calls} calls");
     ensure!(all.by_kind.len() == 17, "kinds: {:?}", all.by_kind.keys());
-    ensure!(all.total.seen == all.total.done, "not every effect was seen");
-    ensure!(all.total.right == all.total.done, "not every charge is right");
-    ensure!(all.lineage.right == all.lineage.done, "lineage is not right");
-    ensure!(all.delayed * 100 <= all.total.done, "the machine is too busy to judge late work");
+    ensure!(
+        all.total.seen == all.total.done,
+        "not every effect was seen"
+    );
+    ensure!(
+        all.total.right == all.total.done,
+        "not every charge is right"
+    );
+    ensure!(
+        all.lineage.right == all.lineage.done,
+        "lineage is not right"
+    );
+    ensure!(
+        all.delayed * 100 <= all.total.done,
+        "the machine is too busy to judge late work"
+    );
     Ok(())
 }

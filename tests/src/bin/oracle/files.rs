@@ -2,10 +2,7 @@
 
 use std::{io, os::fd::AsRawFd as _};
 
-use e2e::{
-    sys,
-    truth::Act,
-};
+use e2e::{sys, truth::Act};
 use engine::output::PathOpKind;
 
 use crate::log::Call;

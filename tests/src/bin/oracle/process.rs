@@ -2,10 +2,7 @@
 
 use std::{ffi::c_int, io, os::fd::AsRawFd as _};
 
-use e2e::{
-    sys,
-    truth::Act,
-};
+use e2e::{sys, truth::Act};
 use engine::output::{PathOpKind, SyscallAbi};
 
 use crate::{log::Call, ready::TINY};

@@ -12,9 +12,9 @@ use e2e::truth::Act;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler, ServiceExt as _,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode, Implementation, JsonObject,
-        ListToolsResult, NumberOrString, PaginatedRequestParams, ProgressNotificationParam,
-        ServerCapabilities, ServerConfig, Tool,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode,
+        Implementation, JsonObject, ListToolsResult, NumberOrString, PaginatedRequestParams,
+        ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
     },
     service::RequestContext,
     transport,
@@ -99,10 +99,7 @@ impl Oracle {
                 work.await.map_err(failed)?;
                 Ok(text("awake"))
             }
-            other => Err(ErrorData::invalid_params(
-                format!("no tool {other}"),
-                None,
-            )),
+            other => Err(ErrorData::invalid_params(format!("no tool {other}"), None)),
         }
     }
 }

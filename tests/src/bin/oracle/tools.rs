@@ -2,11 +2,7 @@
 
 use std::io;
 
-use crate::{
-    files, kernel,
-    log::Call,
-    network, process, timing,
-};
+use crate::{files, kernel, log::Call, network, process, timing};
 
 /// What a tool does.
 pub(crate) type Tool = fn(&Call) -> io::Result<()>;
