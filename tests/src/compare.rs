@@ -1,11 +1,14 @@
 //! Truth against effect lines: is every act seen, and charged to the call that did it?
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use engine::output::{CallLine, Certainty, Effect, EffectLine, Scope};
 use serde_json::Value;
 
-use crate::truth::{Act, Truth};
+use crate::{
+    truth::{Act, Truth},
+    verdict::Verdict,
+};
 
 /// What was printed about one server.
 #[derive(Clone, Debug, Default)]
@@ -47,113 +50,12 @@ pub fn charge(scope: &Scope, tool: &str, id: &Value) -> Charge {
     }
 }
 
-/// Numbers for one kind or tool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Acts done.
-    pub done: u64,
-    /// Acts seen.
-    pub seen: u64,
-    /// Acts charged with certainty to the right call.
-    pub right: u64,
-    /// Acts charged to several, the right call among them.
-    pub among: u64,
-    /// Acts whose candidates lack the right call.
-    pub missed: u64,
-    /// Acts charged with certainty to something else.
-    pub wrong: u64,
-}
-
-impl Tally {
-    fn add(&mut self, seen: bool, charge: Option<Charge>) {
-        self.done += 1;
-        self.seen += u64::from(seen);
-        match charge {
-            Some(Charge::Right) => self.right += 1,
-            Some(Charge::Among) => self.among += 1,
-            Some(Charge::Missed) => self.missed += 1,
-            Some(Charge::Wrong) => self.wrong += 1,
-            None => {}
-        }
-    }
-}
-
-/// The outcome of a comparison.
-#[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    /// All acts but those of the exceptions.
-    pub total: Tally,
-    /// By kind of effect.
-    pub by_kind: BTreeMap<&'static str, Tally>,
-    /// By tool.
-    pub by_tool: BTreeMap<String, Tally>,
-    /// Acts of the two known exceptions, by tool.
-    pub exceptions: BTreeMap<String, Tally>,
-    /// Lines of processes that a call made, whether or not the truth lists them.
-    pub lineage: Tally,
-    /// In-process acts after the reply that the scheduler delayed past the settling time.
-    pub delayed: u64,
-    /// The first few acts that were not seen or not charged right.
-    pub notes: Vec<String>,
-}
-
 /// Tools that may be charged wrongly, as documented.
 pub const EXCEPTIONS: [&str; 2] = ["late_sleeper", "background_timer"];
 
 /// Work after a reply that began later than this is a sleeper: 20 ms settling, less the time that
 /// a reply may take from the server's write to our read.
 const LATE_NS: u64 = 14_000_000;
-
-impl Verdict {
-    /// Adds another server's.
-    pub fn merge(&mut self, other: Self) {
-        let sum = |a: &mut Tally, b: Tally| {
-            a.done += b.done;
-            a.seen += b.seen;
-            a.right += b.right;
-            a.among += b.among;
-            a.missed += b.missed;
-            a.wrong += b.wrong;
-        };
-        sum(&mut self.total, other.total);
-        sum(&mut self.lineage, other.lineage);
-        for (k, v) in other.by_kind {
-            sum(self.by_kind.entry(k).or_default(), v);
-        }
-        for (k, v) in other.by_tool {
-            sum(self.by_tool.entry(k).or_default(), v);
-        }
-        for (k, v) in other.exceptions {
-            sum(self.exceptions.entry(k).or_default(), v);
-        }
-        self.delayed += other.delayed;
-        self.notes.extend(other.notes);
-    }
-
-    /// A table for people.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mut out = format!(
-            "{:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n",
-            "", "done", "seen", "right", "among", "missed", "wrong"
-        );
-        let mut row = |name: &str, t: &Tally| {
-            out += &format!(
-                "{name:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n",
-                t.done, t.seen, t.right, t.among, t.missed, t.wrong
-            );
-        };
-        self.by_kind.iter().for_each(|(k, t)| row(k, t));
-        row("all", &self.total);
-        row("lines by lineage", &self.lineage);
-        self.exceptions.iter().for_each(|(k, t)| row(k, t));
-        for note in self.notes.iter().take(40) {
-            out.push_str(note);
-            out.push('\n');
-        }
-        out
-    }
-}
 
 /// Lines that carry one id: the first and its repeats.
 struct Group {

@@ -9,7 +9,7 @@
 //! - [`agent`]: starts `toolwarden run`, collects its lines, stops it
 //! - [`world`]: the peers that the oracle talks to (sinks, resolvers, unix sockets)
 //! - [`scenario`]: an oracle server with its world, called by name
-//! - [`compare`], `same`: truth against effect lines
+//! - [`compare`], `same`, [`verdict`]: truth against effect lines, and the figures
 //! - [`strace`]: an independent observer
 //! - [`real`]: MCP servers that we did not write
 
@@ -18,6 +18,8 @@ use std::path::Path;
 pub mod agent;
 pub mod client;
 pub mod compare;
+#[cfg(test)]
+mod compare_tests;
 pub mod raw_server;
 pub mod real;
 mod same;
@@ -26,6 +28,7 @@ pub mod strace;
 pub mod sys;
 pub mod truth;
 pub mod uring;
+pub mod verdict;
 pub mod world;
 
 /// Root of the workspace that this was built from.

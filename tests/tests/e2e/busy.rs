@@ -7,8 +7,9 @@ use anyhow::{Result, ensure};
 use e2e::{
     agent::Agent,
     client::Manner,
-    compare::{EXCEPTIONS, Verdict, judge},
+    compare::{EXCEPTIONS, judge},
     scenario::Oracle,
+    verdict::Verdict,
     world::World,
 };
 use serde_json::json;

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{
     agent::Agent,
     client::{Era, Link, Manner, Order},
-    compare::{EXCEPTIONS, Verdict, judge},
+    compare::{EXCEPTIONS, judge},
     scenario::Oracle,
+    verdict::Verdict,
     world::World,
 };
 use engine::output::{CallStatus, Certainty, ScopeKind};

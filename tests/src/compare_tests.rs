@@ -1,0 +1,130 @@
+//! A comparison that cannot fail proves nothing: each kind of fault is put in and must be found.
+
+use std::{collections::HashMap, sync::Arc};
+
+use engine::output::{
+    Basis, CallRef, Candidate, Certainty, Effect, EffectLine, Scope, ScopeKind, Source, Time,
+};
+use serde_json::json;
+
+use crate::{
+    compare::{Observed, judge},
+    truth::{Act, Truth},
+};
+
+fn scope(call: Option<u64>, certainty: Certainty, candidates: &[u64]) -> Scope {
+    let reference = |id: u64| CallRef {
+        number: id,
+        request_id: json!(id),
+    };
+    Scope {
+        kind: ScopeKind::Call,
+        tool: Some("t".into()),
+        call: call.map(reference),
+        certainty,
+        basis: Basis::Window,
+        candidates: candidates
+            .iter()
+            .map(|&id| Candidate {
+                kind: ScopeKind::Call,
+                tool: Some("t".into()),
+                call: Some(reference(id)),
+            })
+            .collect(),
+    }
+}
+
+fn line(id: u64, at: u64, path: &str, count: u64, scope: Scope) -> EffectLine {
+    let effect = Effect::Open {
+        path: path.into(),
+        truncated: false,
+        source: Source::FdAtExit,
+        read: true,
+        write: false,
+        create: false,
+        truncate: false,
+        directory: false,
+        deleted: false,
+    };
+    EffectLine {
+        time: Time {
+            utc: 0,
+            boot_ns: at,
+        },
+        server: Arc::default(),
+        context: Arc::default(),
+        scope: Arc::new(scope),
+        process: Arc::new(engine::output::Process {
+            pid: 7,
+            ..Default::default()
+        }),
+        effect: Arc::new(effect),
+        id,
+        count,
+        repeat: false,
+        outlived: false,
+    }
+}
+
+fn truth(id: u64, at: u64, path: &str, times: u64) -> Truth {
+    Truth {
+        request_id: json!(id),
+        tool: "t".into(),
+        at_boot_ns: at,
+        pid: 7,
+        times,
+        act: Act::open_read(path),
+    }
+}
+
+fn verdict(truths: &[Truth], effects: Vec<EffectLine>) -> [u64; 6] {
+    let observed = Observed {
+        effects,
+        calls: Vec::new(),
+    };
+    let t = judge(truths, &observed, &HashMap::new()).total;
+    [t.done, t.seen, t.right, t.among, t.missed, t.wrong]
+}
+
+#[test]
+fn faults_are_found() {
+    use Certainty::{Ambiguous, Certain, CertainTool};
+    let one = [truth(1, 100, "/a", 1)];
+    let with = |scope| vec![line(1, 101, "/a", 1, scope)];
+    let table = [
+        (with(scope(Some(1), Certain, &[])), [1, 1, 1, 0, 0, 0]),
+        (with(scope(Some(2), Certain, &[])), [1, 1, 0, 0, 0, 1]),
+        (with(scope(None, Certain, &[])), [1, 1, 0, 0, 0, 1]),
+        (with(scope(None, Ambiguous, &[2, 1])), [1, 1, 0, 1, 0, 0]),
+        (with(scope(None, Ambiguous, &[2, 3])), [1, 1, 0, 0, 1, 0]),
+        (with(scope(None, CertainTool, &[1, 2])), [1, 1, 0, 1, 0, 0]),
+        (with(scope(None, CertainTool, &[])), [1, 1, 0, 0, 1, 0]),
+        (
+            vec![line(1, 101, "/b", 1, scope(Some(1), Certain, &[]))],
+            [1, 0, 0, 0, 0, 0],
+        ),
+        (Vec::new(), [1, 0, 0, 0, 0, 0]),
+    ];
+    for (n, (effects, expected)) in table.into_iter().enumerate() {
+        assert_eq!(verdict(&one, effects), expected, "row {n}");
+    }
+}
+
+#[test]
+fn repeats_must_add_up() {
+    let right = || scope(Some(1), Certainty::Certain, &[]);
+    let many = [truth(1, 100, "/a", 50)];
+    let first = line(1, 101, "/a", 1, right());
+    let mut rest = line(1, 102, "/a", 49, right());
+    rest.repeat = true;
+    assert_eq!(verdict(&many, vec![first.clone(), rest.clone()])[1], 1);
+    rest.count = 48;
+    assert_eq!(verdict(&many, vec![first, rest])[1], 0);
+}
+
+#[test]
+fn one_line_is_not_two_acts() {
+    let right = || scope(Some(1), Certainty::Certain, &[]);
+    let two = [truth(1, 100, "/a", 1), truth(1, 200, "/a", 1)];
+    assert_eq!(verdict(&two, vec![line(1, 101, "/a", 1, right())])[1], 1);
+}
