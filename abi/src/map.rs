@@ -45,7 +45,7 @@ pub struct Tree {
     pub parent: u64,
 }
 
-/// State of one channel, by channel key.
+/// Bytes counted on one channel, by channel key. Only the kernel programs write it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -53,11 +53,9 @@ pub struct Tree {
 pub struct Channel {
     /// Bytes counted so far: one counter for each of [`crate::side`].
     pub position: [u64; 4],
-    /// One of [`channel_mode`].
-    pub mode: u64,
 }
 
-/// How much of a channel is captured.
+/// How much of a channel is captured: a map of its own by channel key, that only the agent writes.
 pub mod channel_mode {
     /// Nobody knows yet what it is: only the first [`crate::UNDECIDED_BYTES`] are captured.
     pub const UNDECIDED: u64 = 0;

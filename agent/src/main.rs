@@ -1,14 +1,49 @@
+//! Toolwarden: what each MCP tool really does on this host.
+//!
+//! # Layout
+//! - [`cli`]: the command line
+//! - [`run`]: the agent's loop: ring to engine, engine's requests to the system
+//! - [`ingest`]: masks payloads and secrets before anything else sees a record
+//! - [`kernel`]: BPF programs and maps
+//! - [`clients`], [`identity`]: who a server is
+//! - [`measure`]: resource use of a process
+//! - [`print`]: lines for people and machines
+//! - [`replay`]: a recording instead of a kernel
+
+mod cli;
+mod clients;
+mod identity;
+mod ingest;
 mod kernel;
-fn main() -> anyhow::Result<()> {
-    let t = std::time::Instant::now();
-    let (mut k, _r, c) = kernel::Kernel::load(20_000_000)?;
-    println!("loaded {:?}", t.elapsed());
-    for c in &k.coverage { println!("{c:?}"); }
-    let t = std::time::Instant::now();
-    k.attach_syscalls()?;
-    println!("attached {:?}", t.elapsed());
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    println!("{:?}", c.losses());
-    k.detach_syscalls()?;
-    Ok(())
+mod key;
+mod measure;
+mod print;
+mod replay;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match cli.command {
+        cli::Command::Run(options) => run::run(&options),
+        cli::Command::Replay(options) => replay::replay(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output went away: that is how `| head` ends.
+        Err(e) if print::is_closed_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            anstream::eprintln!("toolwarden: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

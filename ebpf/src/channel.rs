@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use crate::{
     kernel::{channel_key, file_of, read_user},
     lifecycle::cpu_time,
-    maps::{CHANNELS, PROCS, TREES},
+    maps::{CHANNELS, MODES, PROCS, TREES},
     record::{Call, SYSCALLS, Scratch, count, new_id, scratch, submit},
     syscall::{arg, begin_record},
 };
@@ -29,13 +29,23 @@ const CHANNEL: usize = 5;
 #[inline(always)]
 fn get(s: *mut Scratch, word: usize) -> u64 {
     // SAFETY: `word` is one of the constants above; volatile so that the verifier forgets ranges.
-    unsafe { (&raw const (*s).state).cast::<u64>().add(word).read_volatile() }
+    unsafe {
+        (&raw const (*s).state)
+            .cast::<u64>()
+            .add(word)
+            .read_volatile()
+    }
 }
 
 #[inline(always)]
 fn set(s: *mut Scratch, word: usize, value: u64) {
     // SAFETY: as above.
-    unsafe { (&raw mut (*s).state).cast::<u64>().add(word).write_volatile(value) }
+    unsafe {
+        (&raw mut (*s).state)
+            .cast::<u64>()
+            .add(word)
+            .write_volatile(value)
+    }
 }
 
 /// read, readv, recvfrom, recvmsg: is it the request channel?
@@ -55,8 +65,12 @@ pub extern "C" fn on_read(class: u64) -> u64 {
         class::RECVMSG => arg(call, 2) & 2 != 0,
         _ => false,
     };
-    let Some(proc) = PROCS.get_ptr(&(call.tgid as u32)) else { return 0 };
-    let Some(tree) = TREES.get_ptr_mut(&call.tree) else { return 0 };
+    let Some(proc) = PROCS.get_ptr(&(call.tgid as u32)) else {
+        return 0;
+    };
+    let Some(tree) = TREES.get_ptr_mut(&call.tree) else {
+        return 0;
+    };
     // SAFETY: live map values.
     unsafe {
         if peek || key != (*proc).stdin && key != (*tree).request {
@@ -81,13 +95,17 @@ pub extern "C" fn on_write(class: u64) -> u64 {
     if key == 0 {
         return 0;
     }
-    let Some(proc) = PROCS.get_ptr(&(call.tgid as u32)) else { return 0 };
+    let Some(proc) = PROCS.get_ptr(&(call.tgid as u32)) else {
+        return 0;
+    };
     // SAFETY: a live map value.
     let proc = unsafe { *proc };
     if proc.flags & abi::proc_flag::CLIENT != 0 {
         return capture(class, key, u64::from(side::PROOF));
     }
-    let Some(tree) = TREES.get_ptr_mut(&call.tree) else { return 0 };
+    let Some(tree) = TREES.get_ptr_mut(&call.tree) else {
+        return 0;
+    };
     // SAFETY: a live map value.
     unsafe {
         let (request, reply) = ((*tree).request, (*tree).reply);
@@ -145,7 +163,9 @@ pub extern "C" fn check_blind(fd: u64, how: u64) -> u64 {
     if key == 0 {
         return 0;
     }
-    let Some(tree) = TREES.get_ptr(&call.tree) else { return 0 };
+    let Some(tree) = TREES.get_ptr(&call.tree) else {
+        return 0;
+    };
     // SAFETY: a live map value; the scratch buffer of this CPU, larger than the record.
     unsafe {
         let request = key == (*tree).request;
@@ -167,17 +187,25 @@ pub extern "C" fn check_blind(fd: u64, how: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
     let Some(s) = scratch(SYSCALLS) else { return 0 };
-    let Some(channel) = CHANNELS.get_ptr_mut(&key) else { return 0 };
+    let Some(channel) = CHANNELS.get_ptr_mut(&key) else {
+        return 0;
+    };
     // SAFETY: the scratch buffer of this CPU.
     let call: &Call = unsafe { &(*s).call };
     let total = call.ret as u64;
     // SAFETY: a live map value; `side` is masked to the array.
-    let (mode, position) = unsafe {
-        let counter = (&raw mut (*channel).position).cast::<u64>().add(mask!(side, 3) as usize);
+    let position = unsafe {
+        let counter = (&raw mut (*channel).position)
+            .cast::<u64>()
+            .add(mask!(side, 3) as usize);
         let position = counter.read_volatile();
         counter.write_volatile(position.wrapping_add(total));
-        ((*channel).mode, position)
+        position
     };
+    let mode = MODES.get_ptr(&key).map_or(channel_mode::UNDECIDED, |m| {
+        // SAFETY: a live map value.
+        unsafe { *m }
+    });
     let proof = side == u64::from(side::PROOF);
     let skip = mode == channel_mode::IGNORED
         || mode == channel_mode::UNDECIDED && position >= abi::UNDECIDED_BYTES
@@ -215,7 +243,9 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
                 break;
             }
             set(s, INDEX, index + 1);
-            let Some(v) = read_user::<[u64; 2]>((iov + index * 16) as usize) else { break };
+            let Some(v) = read_user::<[u64; 2]>((iov + index * 16) as usize) else {
+                break;
+            };
             set(s, ADDRESS, v[0]);
             set(s, SEGMENT, if v[1] > left { left } else { v[1] });
             continue;
@@ -223,7 +253,11 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
         next_chunk(side);
     }
     let left = get(s, LEFT);
-    let tail = if left > CHUNK as u64 { CHUNK as u64 } else { left };
+    let tail = if left > CHUNK as u64 {
+        CHUNK as u64
+    } else {
+        left
+    };
     if iov == 0 && left != 0 {
         let gap = left - tail;
         count(counter::CHANNEL_SKIPPED, gap);
@@ -244,7 +278,11 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
 pub extern "C" fn next_chunk(side: u64) -> u64 {
     let Some(s) = scratch(SYSCALLS) else { return 0 };
     let segment = get(s, SEGMENT);
-    let n = if segment > CHUNK as u64 { CHUNK as u64 } else { segment };
+    let n = if segment > CHUNK as u64 {
+        CHUNK as u64
+    } else {
+        segment
+    };
     if n == 0 {
         return 0;
     }
@@ -262,7 +300,11 @@ pub extern "C" fn next_chunk(side: u64) -> u64 {
         begin_record(&raw mut (*r).header, call, kind::CHUNK, new_id(call.at), 0);
         (*r).channel = get(s, CHANNEL);
         (*r).position = position;
-        (*r).cpu_ns = if side == u64::from(side::REQUEST) { cpu_time(call.task) } else { 0 };
+        (*r).cpu_ns = if side == u64::from(side::REQUEST) {
+            cpu_time(call.task)
+        } else {
+            0
+        };
         (*r).side = side as u32;
         (*r).skipped = 0;
         (*r).len = n as u32;

@@ -7,8 +7,8 @@ use crate::{
     maps::TREES,
     path::{append_cwd, append_file},
     record::{
-        Aggregated, CUT, Call, FAULT, SYSCALLS, Scratch, aggregate, aggregate_lost, append_user_text, count, new_id,
-        scratch, submit,
+        Aggregated, CUT, Call, FAULT, SYSCALLS, Scratch, aggregate, aggregate_lost,
+        append_user_text, count, new_id, scratch, submit,
     },
     syscall::{arg, begin_record},
 };
@@ -60,12 +60,19 @@ pub extern "C" fn on_open(fd: u64) -> u64 {
         epoch: call.epoch as u32,
         kind: u32::from(kind::OPEN),
         sub: flags,
-        words: [dentry as u64, mnt as u64, ino, u64::from(name_hash) << 32 | (parent as u64 >> 4) & 0xffff_ffff],
+        words: [
+            dentry as u64,
+            mnt as u64,
+            ino,
+            u64::from(name_hash) << 32 | (parent as u64 >> 4) & 0xffff_ffff,
+        ],
     };
     let forgery = forgery_possible(call, file);
     let mut agg_flags = 0;
     if !forgery {
-        let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else { return 0 };
+        let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else {
+            return 0;
+        };
         agg_flags = flags;
     }
     let sb: usize = read(inode + off!(inode_sb));
@@ -98,7 +105,9 @@ fn forgery_possible(call: &Call, file: usize) -> bool {
         return false;
     }
     let mode: u32 = read(file + off!(file_mode));
-    let Some(tree) = TREES.get_ptr(&call.tree) else { return false };
+    let Some(tree) = TREES.get_ptr(&call.tree) else {
+        return false;
+    };
     // SAFETY: a live map value.
     // The client's end of a socketpair is another inode: fetched by pidfd_getfd, it is not seen here.
     mode & FMODE_WRITE != 0 && key == unsafe { (*tree).request } && key >> 63 == 0
@@ -165,7 +174,9 @@ const AT_REMOVEDIR: u64 = 0x200;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn append_base(base: u64, name: u64) -> u64 {
-    let Some(s) = scratch(SYSCALLS) else { return FAULT };
+    let Some(s) = scratch(SYSCALLS) else {
+        return FAULT;
+    };
     // SAFETY: the scratch buffer of this CPU.
     let call = unsafe { &(*s).call };
     let base = base as u32;
@@ -192,7 +203,11 @@ pub extern "C" fn append_base(base: u64, name: u64) -> u64 {
 /// Appends a name as given.
 #[inline(always)]
 fn append_name(call: &Call, name: u32) -> u64 {
-    if name == NONE { 0 } else { append_user_text(SYSCALLS, arg(call, u64::from(name))) }
+    if name == NONE {
+        0
+    } else {
+        append_user_text(SYSCALLS, arg(call, u64::from(name)))
+    }
 }
 
 /// unlink, rename, mkdir, chmod, ...: succeeded.
@@ -230,7 +245,13 @@ fn path_record(s: *mut Scratch, call: &Call, spec: u32) -> u64 {
     // SAFETY: the scratch buffer of this CPU, larger than the record and its four parts.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<PathOp>();
-        begin_record(&raw mut (*r).header, call, kind::PATH_OP, new_id(call.at), 0);
+        begin_record(
+            &raw mut (*r).header,
+            call,
+            kind::PATH_OP,
+            new_id(call.at),
+            0,
+        );
         (*r).op = op;
         (*r).arg = [low, high];
         (*r)._pad = 0;

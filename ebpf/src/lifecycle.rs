@@ -14,7 +14,8 @@ use crate::{
     maps::{CHANNELS, TREES},
     path::{append_cwd, append_file},
     record::{
-        CUT, FAULT, LIFECYCLE, append_kernel_text, append_user_bytes, count, header, new_id, scratch, submit,
+        CUT, FAULT, LIFECYCLE, append_kernel_text, append_user_bytes, count, header, new_id,
+        scratch, submit,
     },
     track::{current_tgid, epoch, find, now, track, untrack},
 };
@@ -30,7 +31,9 @@ fn arg(ctx: &RawTracePointContext, n: usize) -> usize {
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn fork(ctx: RawTracePointContext) -> i32 {
     let tgid = current_tgid();
-    let Some((proc, tree)) = find(tgid) else { return 0 };
+    let Some((proc, tree)) = find(tgid) else {
+        return 0;
+    };
     let child = arg(&ctx, 1);
     let child_tgid: u32 = read(child + off!(task_tgid));
     // A thread, not a process.
@@ -44,11 +47,22 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
     new.start_ns = read(child + off!(task_start_boottime));
     new.flags = 0;
     track(child_tgid, &new);
-    let Some(s) = scratch(LIFECYCLE) else { return 0 };
+    let Some(s) = scratch(LIFECYCLE) else {
+        return 0;
+    };
     // SAFETY: the scratch buffer of this CPU, larger than the record.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Fork>();
-        header(&raw mut (*r).header, kind::FORK, tgid, at, new_id(at), new.tree, epoch(tree, at), 0);
+        header(
+            &raw mut (*r).header,
+            kind::FORK,
+            tgid,
+            at,
+            new_id(at),
+            new.tree,
+            epoch(tree, at),
+            0,
+        );
         (*r).child = child_tgid;
         (*r)._pad = 0;
         (*r).parent_start_ns = parent_start;
@@ -62,7 +76,9 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn ensure_channel(key: u64) {
     if CHANNELS.get_ptr(&key).is_none()
-        && CHANNELS.insert(key, Channel { position: [0; 4], mode: 0 }, 1).is_err()
+        && CHANNELS
+            .insert(key, Channel { position: [0; 4] }, 1)
+            .is_err()
     {
         count(abi::counter::TREES_FULL, 1);
     }
@@ -87,7 +103,13 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
     }
     let at = now();
     let start: u64 = read(task + off!(task_start_boottime));
-    let mut proc = Proc { tree: 0, start_ns: start, stdin, stdout, flags: 0 };
+    let mut proc = Proc {
+        tree: 0,
+        start_ns: start,
+        stdin,
+        stdout,
+        flags: 0,
+    };
     let mut parent_tree = 0;
     let mut new_tree = both;
     if let Some((p, t)) = known {
@@ -107,7 +129,13 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
     let mut flags = 0;
     if new_tree {
         proc.tree = at & !0x3f_ffff | u64::from(tgid & 0x3f_ffff);
-        let tree = Tree { epoch: 0, since_ns: at, request: stdin, reply: stdout, parent: parent_tree };
+        let tree = Tree {
+            epoch: 0,
+            since_ns: at,
+            request: stdin,
+            reply: stdout,
+            parent: parent_tree,
+        };
         if TREES.insert(proc.tree, tree, 0).is_err() {
             count(abi::counter::TREES_FULL, 1);
             return 0;
@@ -123,7 +151,15 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u32, mut flags: u32) {
+fn emit_exec(
+    task: usize,
+    bprm: usize,
+    proc: &Proc,
+    tgid: u32,
+    at: u64,
+    epoch: u32,
+    mut flags: u32,
+) {
     let Some(s) = scratch(LIFECYCLE) else { return };
     let parent: usize = read(task + off!(task_real_parent));
     let file: usize = read(bprm + off!(bprm_file));
@@ -148,7 +184,16 @@ fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u
     // SAFETY: the scratch buffer of this CPU, larger than the record and its parts.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Exec>();
-        header(&raw mut (*r).header, kind::EXEC, tgid, at, new_id(at), proc.tree, epoch, 0);
+        header(
+            &raw mut (*r).header,
+            kind::EXEC,
+            tgid,
+            at,
+            new_id(at),
+            proc.tree,
+            epoch,
+            0,
+        );
         (*r).parent = read(parent + off!(task_tgid));
         let leader: usize = read(parent + off!(task_group_leader));
         (*r).parent_start_ns = read(leader + off!(task_start_boottime));
@@ -165,8 +210,11 @@ fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u
         (*s).len = size_of::<Exec>() as u64;
         let path = append_file(LIFECYCLE, file);
         let cwd = append_cwd(LIFECYCLE, task);
-        let script =
-            if flags & exec_flag::SHEBANG != 0 { append_kernel_text(LIFECYCLE, filename as u64) } else { 0 };
+        let script = if flags & exec_flag::SHEBANG != 0 {
+            append_kernel_text(LIFECYCLE, filename as u64)
+        } else {
+            0
+        };
         let argv = append_user_bytes(LIFECYCLE, arg_start, arg_end.wrapping_sub(arg_start));
         if path & CUT != 0 {
             flags |= exec_flag::PATH_CUT;
@@ -186,7 +234,14 @@ fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u
         (*r).script_len = script as u32;
         (*r).argv_len = argv as u32;
     }
-    submit(LIFECYCLE, if flags & exec_flag::NEW_TREE != 0 { 2 } else { 1 });
+    submit(
+        LIFECYCLE,
+        if flags & exec_flag::NEW_TREE != 0 {
+            2
+        } else {
+            1
+        },
+    );
 }
 
 /// Whether the file's name begins as those of memfds do.
@@ -226,7 +281,9 @@ const THREADS: usize = 64;
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn exit(ctx: RawTracePointContext) -> i32 {
     let tgid = current_tgid();
-    let Some((proc, tree)) = find(tgid) else { return 0 };
+    let Some((proc, tree)) = find(tgid) else {
+        return 0;
+    };
     let task = arg(&ctx, 0);
     let signal: usize = read(task + off!(task_signal));
     let live: u32 = read(signal + off!(signal_live));
@@ -235,16 +292,31 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let at = now();
-    let Some(s) = scratch(LIFECYCLE) else { return 0 };
+    let Some(s) = scratch(LIFECYCLE) else {
+        return 0;
+    };
     // SAFETY: a live map value; the scratch buffer of this CPU.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Exit>();
-        header(&raw mut (*r).header, kind::EXIT, tgid, at, new_id(at), (*proc).tree, epoch(tree, at), 0);
+        header(
+            &raw mut (*r).header,
+            kind::EXIT,
+            tgid,
+            at,
+            new_id(at),
+            (*proc).tree,
+            epoch(tree, at),
+            0,
+        );
         (*r).start_ns = (*proc).start_ns;
         (*r).cpu_ns = cpu_time(task as u64);
         (*r).max_rss = read::<u64>(signal + off!(signal_maxrss)) << 12;
         let group: u32 = read(signal + off!(signal_group_exit_code));
-        (*r).status = if group != 0 { group } else { read(task + off!(task_exit_code)) };
+        (*r).status = if group != 0 {
+            group
+        } else {
+            read(task + off!(task_exit_code))
+        };
         (*r)._pad = 0;
         (*s).len = size_of::<Exit>() as u64;
     }

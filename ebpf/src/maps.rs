@@ -27,6 +27,10 @@ pub static TREES: HashMap<u64, Tree, 4096> = HashMap::new();
 #[btf_map]
 pub static CHANNELS: HashMap<u64, Channel, 8192> = HashMap::new();
 
+/// One of [`abi::channel_mode`] by channel key, written by the agent; none means undecided.
+#[btf_map]
+pub static MODES: HashMap<u64, u64, 8192> = HashMap::new();
+
 /// Which of the two aggregation maps is written; the other one is drained.
 #[btf_map]
 pub static ACTIVE: Array<u32, 1> = Array::new();

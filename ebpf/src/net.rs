@@ -59,7 +59,9 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock(sock_create)]
 pub fn sock_create(ctx: SockContext) -> i32 {
     let tgid = current_tgid();
-    let Some((proc, _)) = find(tgid) else { return ALLOW };
+    let Some((proc, _)) = find(tgid) else {
+        return ALLOW;
+    };
     // SAFETY: the program's context; a live map value.
     let (cookie, tree) = unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*proc).tree) };
     own(cookie, tree, tgid);
@@ -82,7 +84,10 @@ fn own(cookie: u64, tree: u64, tgid: u32) {
         // SAFETY: a live map value.
         unsafe { (*o).hello }
     });
-    if OWNERS.insert(cookie, Owner { tree, tgid, hello }, 0).is_err() {
+    if OWNERS
+        .insert(cookie, Owner { tree, tgid, hello }, 0)
+        .is_err()
+    {
         count(counter::OWNERS_FULL, 1);
     }
 }
@@ -90,7 +95,9 @@ fn own(cookie: u64, tree: u64, tgid: u32) {
 #[inline(always)]
 fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
     let tgid = current_tgid();
-    let Some((proc, tree)) = find(tgid) else { return ALLOW };
+    let Some((proc, tree)) = find(tgid) else {
+        return ALLOW;
+    };
     let at = now();
     let id = new_id(at);
     // SAFETY: the program's context; live map values.
@@ -132,14 +139,18 @@ fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
             u64::from(protocol),
         ],
     };
-    let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else { return ALLOW };
+    let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else {
+        return ALLOW;
+    };
     let mut record = core::mem::MaybeUninit::<Net>::zeroed();
     let r = record.as_mut_ptr();
     header(r.cast(), kind::NET, tgid, at, id, tree_id, epoch, flags);
     // SAFETY: the record on the stack.
     unsafe {
         (*r).cookie = cookie;
-        (&raw mut (*r).addr).cast::<[u64; 2]>().write_unaligned([key.words[0], key.words[1]]);
+        (&raw mut (*r).addr)
+            .cast::<[u64; 2]>()
+            .write_unaligned([key.words[0], key.words[1]]);
         (*r).op = op;
         (*r).family = family;
         (*r).protocol = protocol;

@@ -3,12 +3,15 @@
 
 use abi::{AggKey, Syscall, flag, kind, syscalls::class};
 use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_get_current_task, macros::raw_tracepoint, programs::RawTracePointContext,
+    EbpfContext as _, helpers::generated::bpf_get_current_task, macros::raw_tracepoint,
+    programs::RawTracePointContext,
 };
 
 use crate::{
     kernel::read,
-    record::{Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, header, new_id, scratch, submit},
+    record::{
+        Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, header, new_id, scratch, submit,
+    },
     track::{current_tgid, epoch, find, maybe, now},
 };
 
@@ -69,7 +72,11 @@ fn begin(tgid: u32, regs: u64, ret: i64) -> Option<u8> {
         count_call();
     }
     let index = mask!(nr, 511) as usize;
-    let table = if compat != 0 { &raw const COMPAT } else { &raw const NATIVE };
+    let table = if compat != 0 {
+        &raw const COMPAT
+    } else {
+        &raw const NATIVE
+    };
     // SAFETY: the index is below 512; the table's content is in read-only data.
     let class = unsafe { table.cast::<u8>().add(index).read_volatile() };
     if nr > 511 || class == class::COUNT {
@@ -96,7 +103,9 @@ pub extern "C" fn count_call() -> u64 {
         sub: call.compat as u32,
         words: [call.nr, 0, 0, 0],
     };
-    let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else { return 0 };
+    let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else {
+        return 0;
+    };
     // SAFETY: the scratch buffer of this CPU, larger than the record.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Syscall>();
@@ -115,7 +124,16 @@ pub extern "C" fn count_call() -> u64 {
 #[inline(always)]
 pub fn begin_record(h: *mut abi::Header, call: &Call, kind: u16, id: u64, flags: u32) {
     let compat = if call.compat != 0 { flag::COMPAT } else { 0 };
-    header(h, kind, call.tgid as u32, call.at, id, call.tree, call.epoch as u32, flags | compat);
+    header(
+        h,
+        kind,
+        call.tgid as u32,
+        call.at,
+        id,
+        call.tree,
+        call.epoch as u32,
+        flags | compat,
+    );
 }
 
 /// An argument of the call at work, by position, of either ABI.

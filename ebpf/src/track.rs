@@ -1,7 +1,12 @@
 //! Is this process ours, and which tree and epoch does it belong to.
 
 use abi::{Proc, Tree, counter};
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
 
 use crate::{
     maps::{FILTER, PROCS, TREES},
@@ -25,7 +30,9 @@ pub fn now() -> u64 {
 /// False: certainly not ours. This is all that other processes pay.
 #[inline(always)]
 pub fn maybe(tgid: u32) -> bool {
-    let Some(bytes) = FILTER.get(tgid >> 6 & 0xffff) else { return false };
+    let Some(bytes) = FILTER.get(tgid >> 6 & 0xffff) else {
+        return false;
+    };
     bytes[(tgid & 63) as usize] != 0
 }
 
@@ -36,6 +43,16 @@ fn set_filter(tgid: u32, value: u8) {
         // parent before it runs) stores into its byte.
         unsafe { (*bytes)[(tgid & 63) as usize] = value };
     }
+}
+
+/// Puts a process into the filter. Never attached: the agent runs it with the process id as argument,
+/// because from user space a byte of the filter cannot be stored without its neighbours.
+#[raw_tracepoint(tracepoint = "never_attached")]
+pub fn admit(ctx: RawTracePointContext) -> i32 {
+    // SAFETY: the agent passes one argument.
+    let tgid = unsafe { *ctx.as_ptr().cast::<u64>() } as u32;
+    set_filter(tgid, 1);
+    0
 }
 
 /// Starts tracking a process.
@@ -88,7 +105,9 @@ pub fn epoch(tree: *const Tree, at: u64) -> u32 {
         if t.parent == 0 {
             break;
         }
-        let Some(up) = TREES.get_ptr(&t.parent) else { break };
+        let Some(up) = TREES.get_ptr(&t.parent) else {
+            break;
+        };
         // SAFETY: a live map value.
         t = unsafe { *up };
         sum += t.epoch;

@@ -2,7 +2,8 @@
 
 use abi::{AggKey, Blind, Uring, kind, offsets::ABSENT, side};
 use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_get_current_task, macros::raw_tracepoint, programs::RawTracePointContext,
+    EbpfContext as _, helpers::generated::bpf_get_current_task, macros::raw_tracepoint,
+    programs::RawTracePointContext,
 };
 
 use crate::{
@@ -30,13 +31,18 @@ pub fn uring_submit_old(ctx: RawTracePointContext) -> i32 {
 /// Operations that move bytes between a descriptor and memory or another descriptor.
 #[inline(always)]
 fn moves_bytes(opcode: u32) -> bool {
-    matches!(opcode, 1 | 2 | 4 | 5 | 9 | 10 | 22 | 23 | 26 | 27 | 30 | 33 | 47 | 48 | 49)
+    matches!(
+        opcode,
+        1 | 2 | 4 | 5 | 9 | 10 | 22 | 23 | 26 | 27 | 30 | 33 | 47 | 48 | 49
+    )
 }
 
 #[inline(always)]
 fn submission(ctx: &RawTracePointContext) -> i32 {
     let tgid = current_tgid();
-    let Some((proc, tree)) = find(tgid) else { return 0 };
+    let Some((proc, tree)) = find(tgid) else {
+        return 0;
+    };
     let args = ctx.as_ptr().cast::<u64>();
     // SAFETY: this tracepoint has an argument.
     let request = unsafe { *args } as usize;
@@ -46,8 +52,16 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
     let epoch = epoch(tree, at);
     // SAFETY: a live map value.
     let tree_id = unsafe { (*proc).tree };
-    let Some(s) = scratch(LIFECYCLE) else { return 0 };
-    let key = AggKey { tgid, epoch, kind: u32::from(kind::URING), sub: opcode, words: [0; 4] };
+    let Some(s) = scratch(LIFECYCLE) else {
+        return 0;
+    };
+    let key = AggKey {
+        tgid,
+        epoch,
+        kind: u32::from(kind::URING),
+        sub: opcode,
+        words: [0; 4],
+    };
     if let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) {
         // SAFETY: the scratch buffer of this CPU, larger than the record.
         unsafe {
@@ -69,8 +83,14 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
     let fd: u32 = read(request + off!(uring_fd));
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() } as usize;
-    let channel = if fixed { 0 } else { channel_key(file_of(task, fd)) };
-    let Some(tree) = TREES.get_ptr(&tree_id) else { return 0 };
+    let channel = if fixed {
+        0
+    } else {
+        channel_key(file_of(task, fd))
+    };
+    let Some(tree) = TREES.get_ptr(&tree_id) else {
+        return 0;
+    };
     // SAFETY: a live map value; the scratch buffer of this CPU, larger than the record.
     unsafe {
         // Which file a registered index stands for is not looked up: it may be the channel.
@@ -79,10 +99,23 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
             return 0;
         }
         let r = (&raw mut (*s).bytes).cast::<Blind>();
-        header(r.cast(), kind::BLIND, tgid, at, new_id(now()), tree_id, epoch, 0);
+        header(
+            r.cast(),
+            kind::BLIND,
+            tgid,
+            at,
+            new_id(now()),
+            tree_id,
+            epoch,
+            0,
+        );
         (*r).channel = (*tree).request;
         (*r).how = 0x10000 + opcode;
-        (*r).side = if request_side { side::REQUEST } else { side::REPLY };
+        (*r).side = if request_side {
+            side::REQUEST
+        } else {
+            side::REPLY
+        };
         (*s).len = size_of::<Blind>() as u64;
     }
     submit(LIFECYCLE, 1);

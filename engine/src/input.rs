@@ -89,6 +89,8 @@ pub enum Fact {
     },
     /// State of a hook.
     Coverage(Coverage),
+    /// The agent stops: tell what is known of everything under way.
+    Stop,
 }
 
 /// Who a server is, as far as the system tells. Names are claims, the digest is not.

@@ -5,20 +5,30 @@
 //!
 //! # Layout
 //! - [`input`], [`output`]: what goes in and what comes out
-//! - [`record`]: kernel bytes to [`record::Event`]; the only place that reads `abi` structs
+//! - [`record`]: kernel bytes to events; the only place that reads `abi` structs
 //! - [`mcp`]: MCP bytes to messages, a streaming scanner that stores no payload
 //! - [`privacy`]: masks payload values and secrets before anything else sees them
-//! - [`server`]: candidates, servers, their channels and the calls in flight
-//! - [`charge`]: which scope an effect belongs to
-//! - [`effect`]: events to effects
-//! - [`engine`]: ties them together
+//! - `tree`, `server`, `call`: candidates, servers, and their calls from request to summary
+//! - `charge`: which scope an effect belongs to
+//! - `effect`, `text`: events to effects, in words that people and machines read
+//! - `engine`: ties them together
 //! - [`recording`]: inputs as a file
 #![forbid(unsafe_code)]
 
+mod call;
+mod charge;
+mod effect;
+mod engine;
 pub mod input;
 pub mod mcp;
 pub mod output;
 pub mod privacy;
+pub mod record;
+pub mod recording;
+mod server;
+mod text;
+mod tree;
 
+pub use engine::Engine;
 pub use input::Input;
 pub use output::Output;

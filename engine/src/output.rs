@@ -3,6 +3,8 @@
 //! The serialised form of [`Line`] is the product's JSON (`--print json`); its schema stands in
 //! `docs/schema/event.schema.json` and is generated from these types.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,11 @@ pub enum Request {
         /// Which.
         tree: u64,
     },
+    /// A channel is of no interest any more.
+    ForgetChannel {
+        /// Channel key.
+        channel: u64,
+    },
     /// Change how much of a channel is captured.
     Channel {
         /// Channel key.
@@ -32,10 +39,12 @@ pub enum Request {
         /// One of [`abi::channel_mode`].
         mode: u64,
     },
-    /// Count writes of this process into channels under proof.
+    /// Capture what this process writes into channels under proof.
     Prove {
         /// The client.
         client: u32,
+        /// The tree whose channel it is.
+        tree: u64,
     },
     /// Find out who this server is; answer with [`crate::input::Fact::Identity`].
     Identify {
@@ -200,10 +209,10 @@ pub struct ServerLine {
     /// When.
     pub time: Time,
     /// Which.
-    pub server: ServerRef,
+    pub server: Arc<ServerRef>,
     /// Who and where.
     #[serde(flatten)]
-    pub context: Context,
+    pub context: Arc<Context>,
     /// What happened to it.
     pub event: ServerEvent,
     /// In words, where there is more to say.
@@ -293,12 +302,12 @@ pub struct CallLine {
     /// When it began.
     pub time: Time,
     /// Which server.
-    pub server: ServerRef,
+    pub server: Arc<ServerRef>,
     /// Who and where.
     #[serde(flatten)]
-    pub context: Context,
+    pub context: Arc<Context>,
     /// The call itself.
-    pub scope: Scope,
+    pub scope: Arc<Scope>,
     /// How it ended.
     pub status: CallStatus,
     /// From the request to the reply, ns.
@@ -379,17 +388,17 @@ pub struct EffectLine {
     /// When.
     pub time: Time,
     /// Which server.
-    pub server: ServerRef,
+    pub server: Arc<ServerRef>,
     /// Who and where.
     #[serde(flatten)]
-    pub context: Context,
+    pub context: Arc<Context>,
     /// Whom it is charged to.
-    pub scope: Scope,
+    pub scope: Arc<Scope>,
     /// Process that did it.
-    pub process: Process,
+    pub process: Arc<Process>,
     /// What.
-    pub effect: Effect,
-    /// Unique per boot; repeats carry the id of the first.
+    pub effect: Arc<Effect>,
+    /// Counts effects from 1; a repeat carries the id of the first.
     pub id: u64,
     /// Occurrences on this line.
     pub count: u64,

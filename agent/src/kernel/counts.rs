@@ -23,7 +23,7 @@ pub(crate) struct Counts {
 }
 
 /// Sums of the loss counters over all CPUs.
-pub(crate) type Counters = Vec<(String, u64)>;
+type Counters = Vec<(String, u64)>;
 
 impl Counts {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
@@ -38,7 +38,9 @@ impl Counts {
     /// Makes the other map the active one.
     pub(crate) fn flip(&mut self) -> Result<()> {
         self.current ^= 1;
-        self.active.set(0, self.current, 0).context("cannot switch the aggregation map")
+        self.active
+            .set(0, self.current, 0)
+            .context("cannot switch the aggregation map")
     }
 
     /// Waits until every program that saw the old map has finished. Blocks for an RCU grace period
@@ -60,7 +62,12 @@ impl Counts {
             if let Ok(v) = map.get(&key, 0)
                 && v.count != 0
             {
-                out.push(Fact::Aggregate { id: v.id, count: v.count, bytes_out: v.bytes_out, bytes_in: v.bytes_in });
+                out.push(Fact::Aggregate {
+                    id: v.id,
+                    count: v.count,
+                    bytes_out: v.bytes_out,
+                    bytes_in: v.bytes_in,
+                });
             }
             // Just read; a failure here would only mean that it is counted again under no new bytes.
             let _gone = map.remove(&key);
@@ -70,7 +77,9 @@ impl Counts {
     /// Loss counters, by cause, that are not zero.
     pub(crate) fn losses(&self) -> Counters {
         let sum = |index: u32| {
-            self.counters.get(&index, 0).map_or(0, |v| v.iter().fold(0, |a: u64, b| a.wrapping_add(*b)))
+            self.counters
+                .get(&index, 0)
+                .map_or(0, |v| v.iter().fold(0, |a: u64, b| a.wrapping_add(*b)))
         };
         let mut out = Vec::new();
         for (index, name) in LOSSES {

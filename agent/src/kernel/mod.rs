@@ -22,7 +22,7 @@ use aya::{
 use engine::output::{Coverage, CoverageState};
 use zerocopy::IntoBytes as _;
 
-pub(crate) use counts::{Counters, Counts};
+pub(crate) use counts::Counts;
 
 /// The programs, built by build.rs.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/toolwarden-bpf.o"));
@@ -35,6 +35,7 @@ pub(crate) struct Kernel {
     procs: HashMap<MapData, u32, Proc>,
     trees: HashMap<MapData, u64, Tree>,
     channels: HashMap<MapData, u64, Channel>,
+    modes: HashMap<MapData, u64, u64>,
     /// What each hook does for us.
     pub(crate) coverage: Vec<Coverage>,
     _cgroup: Option<OwnedFd>,
@@ -45,7 +46,9 @@ fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<M>
 where
     M::Error: std::error::Error + Send + Sync + 'static,
 {
-    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} is of another type"))
 }
 
@@ -65,8 +68,19 @@ fn offsets() -> Result<(Offsets, Vec<&'static str>)> {
 }
 
 /// Offsets without which nothing works.
-const REQUIRED_PREFIXES: [&str; 11] =
-    ["task_", "files_", "fdt_", "file_", "inode_", "dentry_", "qstr_", "vfsmount_", "mount_", "regs_", "mm_"];
+const REQUIRED_PREFIXES: [&str; 11] = [
+    "task_",
+    "files_",
+    "fdt_",
+    "file_",
+    "inode_",
+    "dentry_",
+    "qstr_",
+    "vfsmount_",
+    "mount_",
+    "regs_",
+    "mm_",
+];
 
 impl Kernel {
     /// Loads all programs and attaches those that are always on.
@@ -82,7 +96,11 @@ impl Kernel {
                 "this kernel's BTF lacks {missing:?}: please report it with the output of `uname -r`"
             ));
         }
-        let settings = Settings { settle_ns, agent: std::process::id(), _pad: 0 };
+        let settings = Settings {
+            settle_ns,
+            agent: std::process::id(),
+            _pad: 0,
+        };
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", offsets.as_bytes(), true)
             .override_global("SETTINGS", settings.as_bytes(), true)
@@ -94,18 +112,24 @@ impl Kernel {
             procs: take(&mut ebpf, "PROCS")?,
             trees: take(&mut ebpf, "TREES")?,
             channels: take(&mut ebpf, "CHANNELS")?,
+            modes: take(&mut ebpf, "MODES")?,
             ebpf,
             syscalls: Vec::new(),
             coverage: Vec::new(),
             _cgroup: None,
         };
+        hooks::load_admit(&mut kernel.ebpf)?;
         kernel.attach_always(&absent)?;
         kernel.load_syscalls(&absent)?;
         Ok((kernel, ring, counts))
     }
 
     fn cover(&mut self, hook: &str, state: CoverageState, because: Option<String>) {
-        self.coverage.push(Coverage { hook: hook.to_owned(), state, because });
+        self.coverage.push(Coverage {
+            hook: hook.to_owned(),
+            state,
+            because,
+        });
     }
 
     /// Whether the syscall hooks are attached.
@@ -116,7 +140,9 @@ impl Kernel {
     /// Attaches the hooks that cost every process something.
     pub(crate) fn attach_syscalls(&mut self) -> Result<()> {
         for hook in hooks::SYSCALLS {
-            let Some(program) = self.ebpf.program_mut(hook.program) else { continue };
+            let Some(program) = self.ebpf.program_mut(hook.program) else {
+                continue;
+            };
             let program: &mut RawTracePoint = program.try_into()?;
             if program.fd().is_err() {
                 // It did not load; coverage has said so.
@@ -149,19 +175,32 @@ impl Kernel {
 
     /// Sets how much of a channel is captured.
     pub(crate) fn set_channel(&mut self, channel: u64, mode: u64) {
-        // User space and the program both write the counters: read late, and only the mode matters;
-        // a position that jumps back is told as a gap.
-        let mut value = self.channels.get(&channel, 0).unwrap_or_default();
-        value.mode = mode;
-        if let Err(e) = self.channels.insert(channel, value, 0) {
+        if let Err(e) = self.modes.insert(channel, mode, 0) {
             tracing::warn!(channel, "cannot set how a channel is captured: {e}");
         }
     }
 
     /// Forgets a channel.
     pub(crate) fn forget_channel(&mut self, channel: u64) {
-        // It may be gone already.
-        let _gone = self.channels.remove(&channel);
+        // They may be gone already.
+        let _gone = (self.channels.remove(&channel), self.modes.remove(&channel));
+    }
+
+    /// Captures what a client writes into channels under proof.
+    pub(crate) fn prove(&mut self, client: u32, tree: u64) {
+        const NOEXIST: u64 = 1;
+        let proc = Proc {
+            tree,
+            flags: abi::proc_flag::CLIENT,
+            ..Proc::default()
+        };
+        // A client that is tracked for itself stays as it is: its servers' forged lines are never
+        // proved, and neither are the real ones; the server's `forging` line has said so.
+        if self.procs.insert(client, proc, NOEXIST).is_ok()
+            && let Err(e) = hooks::admit(&mut self.ebpf, client)
+        {
+            tracing::warn!(client, "cannot watch what the client writes: {e:#}");
+        }
     }
 
     /// Names and miss counts of all loaded programs.
@@ -180,7 +219,9 @@ fn explain_load(e: aya::EbpfError) -> anyhow::Error {
         );
     }
     if text.contains("Function not implemented") {
-        return anyhow!("this kernel has no bpf() system call: CONFIG_BPF_SYSCALL=y is needed ({text})");
+        return anyhow!(
+            "this kernel has no bpf() system call: CONFIG_BPF_SYSCALL=y is needed ({text})"
+        );
     }
     anyhow!("cannot load the BPF object: {text}")
 }

@@ -86,7 +86,7 @@ impl Framer {
         // In `bytes`: where the line begins, and what of it is not hashed yet.
         let (mut line, mut hashed) = (0, 0);
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            let step = self.scanner.next(rest);
+            let step = self.scanner.next(rest, &mut ());
             let end = at + step.len;
             let (part, _) = rest.split_at(step.len);
             if step.argument {

@@ -9,8 +9,11 @@
 //! quotes and backslashes matter, so control bytes and invalid UTF-8 pass. Numbers are any run of
 //! number bytes. That leniency is what lets a masked line scan exactly like the line itself.
 
+mod grammar;
+pub(crate) mod payload;
 mod scalar;
 
+use self::{grammar::Act, payload::Payload};
 use super::{
     find::{find, is_space, spaces},
     keys::{Field, Role},
@@ -28,23 +31,23 @@ const KINDS: u64 = 64;
 /// Levels that can have a role: batch, message, params, _meta, clientInfo.
 const TRACKED: usize = 5;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The states between values come first; see [`grammar`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    #[default]
-    LineStart,
     Value,
     ValueOrEnd,
     Key,
     KeyOrEnd,
-    KeyText,
     Colon,
     /// After a value, inside a container.
     After,
     /// Below the levels whose kind is known.
     Deep,
+    KeyText,
     Text,
     Number,
     Literal,
+    LineStart,
     /// The top-level value is complete.
     Done,
     /// Not JSON, up to the newline.
@@ -53,12 +56,15 @@ enum State {
     Cut,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Scanner {
     state: State,
     /// A gap cut this line, or lies right before it.
     after_gap: bool,
+    /// Open containers.
     depth: u64,
+    /// Those of them that are tracked: all but the innermost.
+    floor: u64,
     /// One bit a level: object.
     kinds: u64,
     roles: [Role; TRACKED],
@@ -69,11 +75,36 @@ pub(crate) struct Scanner {
     duplicate: bool,
     key: Decoder,
     escaped: bool,
-    literal: Option<(Literal, &'static [u8])>,
+    /// What is left of a literal.
+    literal: (Literal, &'static [u8]),
     in_argument: bool,
     arguments: u32,
     batch: bool,
     tail: Tail,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self {
+            state: State::LineStart,
+            after_gap: false,
+            depth: 0,
+            floor: 0,
+            kinds: 0,
+            roles: [Role::Other; TRACKED],
+            seen: [0; TRACKED],
+            role: Role::Other,
+            field: Field::Other,
+            duplicate: false,
+            key: Decoder::default(),
+            escaped: false,
+            literal: (Literal::Null, b""),
+            in_argument: false,
+            arguments: 0,
+            batch: false,
+            tail: Tail::default(),
+        }
+    }
 }
 
 impl Scanner {
@@ -139,49 +170,54 @@ impl Scanner {
         met
     }
 
-    /// The next token of `bytes`, which are not empty. A step may have no bytes, but never twice
-    /// in a row.
-    pub(crate) fn next(&mut self, bytes: &[u8]) -> Step {
+    /// The next token of `bytes`, which are not empty. A step may have no bytes, but then the state
+    /// has changed: going on always ends.
+    pub(crate) fn next(&mut self, bytes: &[u8], values: &mut impl Payload) -> Step {
         let Some(&byte) = bytes.first() else {
             return self.step(0, Token::Structure);
         };
         if byte == b'\n' {
             return self.newline();
         }
+        if self.depth > self.floor {
+            return self.payload(bytes, values);
+        }
         match self.state {
             State::Text | State::KeyText => self.text(bytes),
             State::Number => self.number(bytes),
             State::Literal => self.literal(bytes),
-            State::Garbage => self.garbage(bytes),
+            State::Garbage => self.step(find(bytes, [b'\n']), Token::Garbage),
             State::Cut => {
                 let (len, part) = self.tail.next(bytes);
                 self.step(len, Token::Cut(part))
             }
-            _ if is_space(byte) => self.step(spaces(bytes, 1), Token::Structure),
+            State::LineStart | State::Done if is_space(byte) => {
+                self.step(spaces(bytes, 1), Token::Structure)
+            }
             State::LineStart => match byte {
                 b'{' => self.open(true),
                 b'[' if !self.after_gap => self.open(false),
-                _ if self.after_gap => self.bad(bytes),
+                _ if self.after_gap => self.bad(),
                 _ => {
                     self.state = State::Garbage;
                     self.step(1, Token::GarbageStart)
                 }
             },
-            State::Value => self.value(byte, bytes),
-            State::ValueOrEnd if byte == b']' => self.close(byte, bytes),
-            State::ValueOrEnd => self.value(byte, bytes),
-            State::KeyOrEnd if byte == b'}' => self.close(byte, bytes),
-            State::Key | State::KeyOrEnd if byte == b'"' => {
-                self.state = State::KeyText;
-                self.key.begin(MAX_KEY);
-                self.step(1, Token::Structure)
-            }
-            State::Colon if byte == b':' => {
-                self.state = State::Value;
-                self.step(spaces(bytes, 1), Token::Structure)
-            }
-            State::After => match byte {
-                b',' => {
+            state => match state.act(byte) {
+                Act::Bad => self.bad(),
+                Act::Space => self.step(spaces(bytes, 1), Token::Structure),
+                Act::Open => self.open(byte == b'{'),
+                Act::Close => self.close(byte == b'}'),
+                Act::Key => {
+                    self.state = State::KeyText;
+                    self.key.begin(MAX_KEY);
+                    self.step(1, Token::Structure)
+                }
+                Act::Colon => {
+                    self.state = State::Value;
+                    self.step(spaces(bytes, 1), Token::Structure)
+                }
+                Act::Comma => {
                     self.state = if self.in_object() {
                         State::Key
                     } else {
@@ -189,15 +225,20 @@ impl Scanner {
                     };
                     self.step(spaces(bytes, 1), Token::Structure)
                 }
-                b'}' | b']' => self.close(byte, bytes),
-                _ => self.bad(bytes),
+                Act::Quote => {
+                    self.begin(State::Text);
+                    self.step(1, Token::Quote)
+                }
+                Act::Number => {
+                    self.begin(State::Number);
+                    self.number(bytes)
+                }
+                Act::Literal => {
+                    self.begin(State::Literal);
+                    self.literal_begins(byte);
+                    self.literal(bytes)
+                }
             },
-            State::Deep => match byte {
-                b',' | b':' => self.step(spaces(bytes, 1), Token::Structure),
-                b'}' | b']' => self.close(byte, bytes),
-                _ => self.value(byte, bytes),
-            },
-            State::Key | State::KeyOrEnd | State::Colon | State::Done => self.bad(bytes),
         }
     }
 
@@ -226,7 +267,7 @@ impl Scanner {
     pub(crate) fn line_start(&mut self) {
         self.state = State::LineStart;
         self.after_gap = false;
-        self.depth = 0;
+        (self.depth, self.floor) = (0, 0);
         self.role = Role::Other;
         self.field = Field::Other;
         self.escaped = false;
@@ -238,57 +279,30 @@ impl Scanner {
     fn cut(&mut self) {
         self.state = State::Cut;
         self.in_argument = false;
+        (self.depth, self.floor) = (0, 0);
         self.tail.reset();
     }
 
-    /// This is not JSON, or not from its beginning.
-    fn bad(&mut self, bytes: &[u8]) -> Step {
+    /// What comes now is not JSON, or the line did not begin here.
+    fn bad(&mut self) -> Step {
         self.in_argument = false;
+        (self.depth, self.floor) = (0, 0);
         if self.after_gap {
             self.cut();
-            let (len, part) = self.tail.next(bytes);
-            return self.step(len, Token::Cut(part));
+        } else {
+            self.state = State::Garbage;
         }
-        self.state = State::Garbage;
-        self.garbage(bytes)
-    }
-
-    fn garbage(&mut self, bytes: &[u8]) -> Step {
-        self.step(find(bytes, |b| b == b'\n'), Token::Garbage)
+        self.step(0, Token::Structure)
     }
 
     fn in_object(&self) -> bool {
-        self.kinds >> ((self.depth - 1) & (KINDS - 1)) & 1 == 1
-    }
-
-    fn value(&mut self, byte: u8, bytes: &[u8]) -> Step {
-        let (literal, rest): (Literal, &'static [u8]) = match byte {
-            b'{' => return self.open(true),
-            b'[' => return self.open(false),
-            b'"' => {
-                self.begin();
-                self.state = State::Text;
-                return self.step(1, Token::Quote);
-            }
-            b'-' | b'0'..=b'9' => {
-                self.begin();
-                self.state = State::Number;
-                return self.number(bytes);
-            }
-            b't' => (Literal::True, b"true"),
-            b'f' => (Literal::False, b"false"),
-            b'n' => (Literal::Null, b"null"),
-            _ => return self.bad(bytes),
-        };
-        self.begin();
-        self.state = State::Literal;
-        self.literal = Some((literal, rest));
-        self.literal(bytes)
+        payload::is_object(self.kinds, self.depth)
     }
 
     /// A value begins.
-    fn begin(&mut self) {
-        if self.depth > 0 && self.depth <= KINDS && !self.in_object() {
+    fn begin(&mut self, state: State) {
+        self.state = state;
+        if self.depth > 0 && !self.in_object() {
             self.field = self.role.element();
         }
         if self.role == Role::Arguments {
@@ -297,7 +311,7 @@ impl Scanner {
         }
     }
 
-    /// A value ended; `step` is its last.
+    /// A value ended; this step is its last.
     fn end(&mut self, len: usize, token: Token) -> Step {
         self.state = match self.depth {
             0 => State::Done,
@@ -316,57 +330,63 @@ impl Scanner {
     }
 
     fn open(&mut self, object: bool) -> Step {
-        self.begin();
+        self.begin(if object {
+            State::KeyOrEnd
+        } else {
+            State::ValueOrEnd
+        });
         let role = match (self.depth, object) {
             (0, true) => Role::Message,
             (0, false) => Role::Batch,
             _ => self.field.role(object),
         };
-        if let Ok(level) = usize::try_from(self.depth)
-            && let Some(slot) = self.roles.get_mut(level)
-        {
-            *slot = role;
-            self.seen[level] = 0;
-        }
-        if self.depth < KINDS {
-            let bit = 1 << self.depth;
-            self.kinds = if object {
-                self.kinds | bit
-            } else {
-                self.kinds & !bit
-            };
+        let bit = 1 << self.depth;
+        self.kinds = if object {
+            self.kinds | bit
+        } else {
+            self.kinds & !bit
+        };
+        if role == Role::Other {
+            self.field = Field::Other;
+        } else {
+            let level = usize::try_from(self.depth).unwrap_or(TRACKED);
+            if let (Some(slot), Some(seen)) = (self.roles.get_mut(level), self.seen.get_mut(level))
+            {
+                (*slot, *seen) = (role, 0);
+            }
+            self.floor += 1;
         }
         self.depth += 1;
         self.role = role;
         match role {
             Role::Batch => self.batch = true,
             Role::Message => self.arguments = 0,
-            Role::Other => self.field = Field::Other,
             _ => {}
         }
-        self.state = match object {
-            _ if self.depth > KINDS => State::Deep,
-            true => State::KeyOrEnd,
-            false => State::ValueOrEnd,
-        };
         self.step(1, Token::Open(role))
     }
 
-    /// Only called inside a container.
-    fn close(&mut self, byte: u8, bytes: &[u8]) -> Step {
-        if self.depth <= KINDS && self.in_object() != (byte == b'}') {
-            return self.bad(bytes);
+    /// Only called inside a tracked container.
+    fn close(&mut self, object: bool) -> Step {
+        if self.in_object() != object {
+            return self.bad();
         }
         let closed = self.role;
-        self.depth -= 1;
-        let outer = self
-            .depth
+        self.depth = self.depth.saturating_sub(1);
+        self.floor = self.depth;
+        self.role = self.outer();
+        self.end(1, Token::Close(closed))
+    }
+
+    /// Role of the innermost tracked container.
+    fn outer(&self) -> Role {
+        let level = self
+            .floor
             .checked_sub(1)
             .and_then(|level| usize::try_from(level).ok());
-        self.role = outer
+        level
             .and_then(|level| self.roles.get(level))
             .copied()
-            .unwrap_or_default();
-        self.end(1, Token::Close(closed))
+            .unwrap_or_default()
     }
 }

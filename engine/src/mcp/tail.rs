@@ -105,7 +105,7 @@ impl Tail {
     }
 
     fn idle(&mut self, bytes: &[u8]) -> (usize, CutPart) {
-        let len = find(bytes, |b| (b == b'"') | (b == b'\n'));
+        let len = find(bytes, *b"\"\n");
         if let Some(last) = len.checked_sub(1).and_then(|last| bytes.get(last)) {
             self.backslash = *last == b'\\';
             return (len, CutPart::Lost);

@@ -39,11 +39,11 @@ pub(crate) enum Literal {
 pub(crate) enum Token {
     /// White space, commas, colons, quotes of keys.
     Structure,
-    /// Bytes of a key; `kept`: not payload.
-    Key {
-        kept: bool,
-    },
-    /// Closing quote of a key in a tracked container.
+    /// Payload, or a part of it: its values were told apart already.
+    Payload,
+    /// Bytes of a key.
+    Key,
+    /// Closing quote of a key.
     KeyEnd,
     Open(Role),
     Close(Role),

@@ -16,7 +16,7 @@ use crate::{
     input::Digest,
     mcp::{
         first16,
-        scan::Scanner,
+        scan::{Scanner, payload::Payload},
         tail::CutPart,
         token::{Step, Token},
     },
@@ -77,7 +77,12 @@ impl Masker {
         // What looks like the id at the end of a cut line.
         let mut id = 0..0;
         while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {
-            let step = self.scanner.next(rest);
+            let covered = if self.include_arguments {
+                &mut []
+            } else {
+                &mut *block
+            };
+            let step = self.scanner.next(rest, &mut Cover { block: covered, at });
             let end = at + step.len;
             if step.argument && !self.open {
                 self.open = true;
@@ -125,7 +130,6 @@ impl Masker {
         let kept = self.scanner.field().limit() > 0;
         match step.token {
             Token::Text if !kept => bytes.fill(b'x'),
-            Token::Key { kept: false } => bytes.fill(b'x'),
             Token::Number if !kept => cover(bytes, false),
             Token::Garbage | Token::Cut(CutPart::Lost) => {
                 bytes
@@ -135,6 +139,32 @@ impl Masker {
             }
             _ => {}
         }
+    }
+}
+
+/// Masks payload; `at`: where the step begins.
+struct Cover<'a> {
+    block: &'a mut [u8],
+    at: usize,
+}
+
+impl Payload for Cover<'_> {
+    fn text(&mut self, from: usize, to: usize) {
+        cover(
+            self.block
+                .get_mut(self.at + from..self.at + to)
+                .unwrap_or_default(),
+            true,
+        );
+    }
+
+    fn number(&mut self, from: usize, to: usize) {
+        cover(
+            self.block
+                .get_mut(self.at + from..self.at + to)
+                .unwrap_or_default(),
+            false,
+        );
     }
 }
 

@@ -1,0 +1,206 @@
+//! Whom an effect is charged to.
+//!
+//! A [`Charge`] is a set of possibilities: calls, and at most one of startup or ambient. One
+//! possibility is certain; several calls of one tool are certain for the tool; the rest is ambiguous.
+
+use std::sync::Arc;
+
+use crate::output::{Basis, CallRef, Candidate, Certainty, Scope, ScopeKind};
+
+/// What stays known of a call for as long as anything is charged to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CallInfo {
+    /// Counts the calls of a server from 1.
+    pub(crate) number: u64,
+    pub(crate) tool: Arc<str>,
+    /// JSON-RPC id.
+    pub(crate) id: serde_json::Value,
+}
+
+impl CallInfo {
+    pub(crate) fn call_ref(&self) -> CallRef {
+        CallRef {
+            number: self.number,
+            request_id: self.id.clone(),
+        }
+    }
+}
+
+/// The possibility that is not a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    Startup,
+    Ambient,
+}
+
+impl Base {
+    fn kind(self) -> ScopeKind {
+        match self {
+            Self::Startup => ScopeKind::Startup,
+            Self::Ambient => ScopeKind::Ambient,
+        }
+    }
+}
+
+/// A set of possibilities, never empty, with its printed form.
+#[derive(Clone, Debug)]
+pub(crate) struct Charge {
+    pub(crate) base: Option<Base>,
+    pub(crate) calls: Arc<[Arc<CallInfo>]>,
+    pub(crate) scope: Arc<Scope>,
+}
+
+impl Charge {
+    /// `base` is left out of the set only when there are calls.
+    pub(crate) fn new(base: Option<Base>, calls: Vec<Arc<CallInfo>>, basis: Basis) -> Self {
+        let base = if calls.is_empty() {
+            Some(base.unwrap_or(Base::Ambient))
+        } else {
+            base
+        };
+        let scope = Arc::new(scope(base, &calls, basis));
+        Self {
+            base,
+            calls: calls.into(),
+            scope,
+        }
+    }
+
+    /// The same set, for a child born now: from here on it is lineage.
+    pub(crate) fn inherited(&self) -> Self {
+        let mut scope = (*self.scope).clone();
+        scope.basis = Basis::Lineage;
+        Self {
+            base: self.base,
+            calls: Arc::clone(&self.calls),
+            scope: Arc::new(scope),
+        }
+    }
+
+    /// The same set, with one more possibility.
+    pub(crate) fn or(&self, base: Base) -> Self {
+        if self.base.is_some() {
+            return self.clone();
+        }
+        Self::new(Some(base), self.calls.to_vec(), self.scope.basis)
+    }
+
+    /// The one call that it must be.
+    pub(crate) fn certain_call(&self) -> Option<&Arc<CallInfo>> {
+        match (&self.base, &*self.calls) {
+            (None, [call]) => Some(call),
+            _ => None,
+        }
+    }
+}
+
+fn scope(base: Option<Base>, calls: &[Arc<CallInfo>], basis: Basis) -> Scope {
+    let none = |kind| Scope {
+        kind,
+        tool: None,
+        call: None,
+        certainty: Certainty::Certain,
+        basis,
+        candidates: Vec::new(),
+    };
+    match (base, calls) {
+        (Some(base), []) => return none(base.kind()),
+        (None, [call]) => {
+            let tool = Some(call.tool.to_string());
+            return Scope {
+                tool,
+                call: Some(call.call_ref()),
+                ..none(ScopeKind::Call)
+            };
+        }
+        _ => {}
+    }
+    let mut candidates: Vec<_> = calls
+        .iter()
+        .map(|c| Candidate {
+            kind: ScopeKind::Call,
+            tool: Some(c.tool.to_string()),
+            call: Some(c.call_ref()),
+        })
+        .collect();
+    candidates.extend(base.map(|b| Candidate {
+        kind: b.kind(),
+        tool: None,
+        call: None,
+    }));
+    let one_tool = base.is_none() && calls.windows(2).all(|w| w[0].tool == w[1].tool);
+    if one_tool {
+        let tool = calls.first().map(|c| c.tool.to_string());
+        return Scope {
+            kind: ScopeKind::Call,
+            tool,
+            call: None,
+            certainty: Certainty::CertainTool,
+            basis,
+            candidates,
+        };
+    }
+    Scope {
+        kind: ScopeKind::Ambiguous,
+        tool: None,
+        call: None,
+        certainty: Certainty::Ambiguous,
+        basis,
+        candidates,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(number: u64, tool: &str) -> Arc<CallInfo> {
+        Arc::new(CallInfo {
+            number,
+            tool: tool.into(),
+            id: number.into(),
+        })
+    }
+
+    #[test]
+    fn one_possibility_is_certain() {
+        let c = Charge::new(None, vec![call(1, "a")], Basis::Window);
+        assert_eq!(
+            (c.scope.kind, c.scope.certainty),
+            (ScopeKind::Call, Certainty::Certain)
+        );
+        assert!(c.certain_call().is_some() && c.scope.candidates.is_empty());
+        let c = Charge::new(Some(Base::Startup), vec![], Basis::Window);
+        assert_eq!(
+            (c.scope.kind, c.scope.certainty),
+            (ScopeKind::Startup, Certainty::Certain)
+        );
+    }
+
+    #[test]
+    fn several_calls_of_one_tool_are_certain_for_the_tool_only() {
+        let c = Charge::new(None, vec![call(1, "a"), call(2, "a")], Basis::Window);
+        assert_eq!(
+            (c.scope.kind, c.scope.certainty),
+            (ScopeKind::Call, Certainty::CertainTool)
+        );
+        assert_eq!((c.scope.tool.as_deref(), &c.scope.call), (Some("a"), &None));
+        assert!(c.certain_call().is_none());
+    }
+
+    #[test]
+    fn several_tools_or_a_base_beside_a_call_are_ambiguous() {
+        for c in [
+            Charge::new(None, vec![call(1, "a"), call(2, "b")], Basis::Window),
+            Charge::new(None, vec![call(1, "a")], Basis::Window).or(Base::Ambient),
+            Charge::new(Some(Base::Startup), vec![call(1, "a")], Basis::Window),
+        ] {
+            assert_eq!(
+                (c.scope.kind, c.scope.certainty),
+                (ScopeKind::Ambiguous, Certainty::Ambiguous)
+            );
+            assert_eq!(c.scope.candidates.len(), 2);
+            assert!(c.certain_call().is_none() && c.inherited().certain_call().is_none());
+        }
+    }
+}

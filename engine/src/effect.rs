@@ -1,0 +1,264 @@
+//! Events to effects: what is told, in words that people and machines read.
+
+use abi::{exec_flag, flag, net_op, packet, path_op};
+
+use crate::{
+    output::{Effect, NetOp, PathOpKind, Source, SyscallAbi},
+    record::{Event, Record},
+    text,
+};
+
+fn net(op: u32) -> NetOp {
+    match op {
+        net_op::CONNECT => NetOp::Connect,
+        net_op::SENDMSG => NetOp::Sendmsg,
+        net_op::BIND => NetOp::Bind,
+        net_op::LISTEN => NetOp::Listen,
+        _ => NetOp::Accept,
+    }
+}
+
+fn path_kind(op: u32) -> PathOpKind {
+    match op {
+        path_op::UNLINK => PathOpKind::Unlink,
+        path_op::RMDIR => PathOpKind::Rmdir,
+        path_op::RENAME => PathOpKind::Rename,
+        path_op::MKDIR => PathOpKind::Mkdir,
+        path_op::SYMLINK => PathOpKind::Symlink,
+        path_op::LINK => PathOpKind::Link,
+        path_op::CHMOD => PathOpKind::Chmod,
+        path_op::CHOWN => PathOpKind::Chown,
+        path_op::TRUNCATE => PathOpKind::Truncate,
+        _ => PathOpKind::Mknod,
+    }
+}
+
+fn table(compat: bool) -> SyscallAbi {
+    if compat {
+        SyscallAbi::I386
+    } else {
+        SyscallAbi::X86_64
+    }
+}
+
+/// The effect of an event; `None` for those that are not effects (channel bytes).
+pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
+    const O_ACCMODE: u32 = 3;
+    const O_CREAT: u32 = 0o100;
+    const O_TRUNC: u32 = 0o1000;
+    const S_IFMT: u32 = 0o170_000;
+    const S_IFDIR: u32 = 0o040_000;
+    let cut = record.header.flags & flag::TRUNCATED != 0;
+    let compat = record.header.flags & flag::COMPAT != 0;
+    Some(match record.event {
+        Event::Fork(f) => Effect::Fork { child: f.child },
+        Event::Exec {
+            exec,
+            path,
+            cwd,
+            script,
+            argv,
+        } => Effect::Exec {
+            path: text::kernel_path(path, exec.flags & exec_flag::PATH_CUT != 0),
+            truncated: exec.flags & exec_flag::PATH_CUT != 0,
+            source: Source::Kernel,
+            argv: text::argv(argv),
+            argv_truncated: exec.flags & exec_flag::ARGV_CUT != 0,
+            cwd: text::kernel_path(cwd, exec.flags & exec_flag::CWD_CUT != 0),
+            script: (exec.flags & exec_flag::SHEBANG != 0).then(|| text::lossy(script)),
+            memfd: exec.flags & exec_flag::MEMFD != 0,
+            deleted: exec.flags & exec_flag::UNLINKED != 0,
+        },
+        Event::Exit(e) => {
+            let signal = e.status & 0x7f;
+            Effect::Exit {
+                code: (signal == 0).then_some(e.status >> 8 & 0xff),
+                signal: (signal != 0).then_some(signal),
+                cpu_ns: e.cpu_ns,
+                peak_rss: e.max_rss,
+            }
+        }
+        Event::Open { open, path } => {
+            let access = open.flags & O_ACCMODE;
+            Effect::Open {
+                path: text::kernel_path(path, cut),
+                truncated: cut,
+                source: Source::FdAtExit,
+                read: access != 1,
+                write: access == 1 || access == 2,
+                create: open.flags & O_CREAT != 0,
+                truncate: open.flags & O_TRUNC != 0,
+                directory: open.mode & S_IFMT == S_IFDIR,
+                deleted: open.nlink == 0,
+            }
+        }
+        Event::PathOp {
+            op,
+            base,
+            name,
+            base2,
+            name2,
+        } => {
+            let kind = path_kind(op.op);
+            let has_arg = matches!(
+                kind,
+                PathOpKind::Chmod
+                    | PathOpKind::Chown
+                    | PathOpKind::Mkdir
+                    | PathOpKind::Mknod
+                    | PathOpKind::Truncate
+            );
+            let wide = kind == PathOpKind::Truncate;
+            let arg = u64::from(op.arg[0]) | if wide { u64::from(op.arg[1]) << 32 } else { 0 };
+            let second = matches!(
+                kind,
+                PathOpKind::Rename | PathOpKind::Symlink | PathOpKind::Link
+            );
+            Effect::PathOp {
+                op: kind,
+                // A link's target is stored as given: it is not relative to anything yet.
+                path: if kind == PathOpKind::Symlink {
+                    text::lossy(name)
+                } else {
+                    text::given_path(base, name, cut)
+                },
+                to: second.then(|| text::given_path(base2, name2, cut)),
+                arg: has_arg.then_some(arg),
+                group: (kind == PathOpKind::Chown).then_some(op.arg[1]),
+                truncated: cut,
+                source: if name.is_empty() {
+                    Source::FdAtExit
+                } else {
+                    Source::Argument
+                },
+            }
+        }
+        Event::Net(n) => {
+            let (address, mapped) = text::address(n.family, &n.addr);
+            let seen_at_exit = matches!(n.op, net_op::LISTEN | net_op::ACCEPT);
+            Effect::Net {
+                op: net(n.op),
+                address: address.to_string(),
+                port: n.port as u16,
+                protocol: text::protocol(n.protocol),
+                mapped,
+                name: None,
+                source: if seen_at_exit {
+                    Source::FdAtExit
+                } else {
+                    Source::Kernel
+                },
+            }
+        }
+        Event::Unix { unix, name } => Effect::Unix {
+            op: net(unix.op),
+            path: text::unix_name(name),
+            error: unix.result.unsigned_abs(),
+            source: if unix.from_kernel != 0 {
+                Source::Kernel
+            } else {
+                Source::Argument
+            },
+        },
+        Event::Packet { packet: p, bytes } => return packet_effect(&p, bytes),
+        Event::Flow(f) => Effect::Flow {
+            address: text::address(f.family, &f.addr).0.to_string(),
+            port: f.port as u16,
+            protocol: text::protocol(f.protocol),
+            bytes_out: f.bytes_out,
+            bytes_in: f.bytes_in,
+        },
+        Event::Syscall(s) => Effect::Syscall {
+            abi: table(compat),
+            nr: s.nr,
+        },
+        Event::Special {
+            special,
+            text: name,
+        } => Effect::Special {
+            name: text::special_name(compat, special.nr),
+            abi: table(compat),
+            nr: special.nr,
+            args: special.args.to_vec(),
+            result: special.ret,
+            text: (!name.is_empty()).then(|| text::lossy(name)),
+        },
+        Event::Uring(u) => Effect::Uring {
+            opcode: u.opcode,
+            name: text::uring_name(u.opcode),
+        },
+        Event::Chunk { .. } | Event::Blind(_) => return None,
+    })
+}
+
+fn packet_effect(p: &abi::Packet, bytes: &[u8]) -> Option<Effect> {
+    let (address, _) = text::address(p.family, &p.addr);
+    let address = address.to_string();
+    if p.what == packet::TLS_HELLO {
+        return Some(Effect::TlsHello {
+            sni: text::sni(bytes),
+            address,
+            port: p.port as u16,
+        });
+    }
+    // Not DNS after all, or hostile: nothing to tell beyond the bytes that the flow counts.
+    let message = simple_dns::Packet::parse(bytes).ok()?;
+    let question = message.questions.first()?;
+    let name = question.qname.to_string().to_ascii_lowercase();
+    if p.what == packet::DNS_QUERY {
+        let record = format!("{:?}", question.qtype);
+        let record = record
+            .strip_prefix("TYPE(")
+            .and_then(|r| r.strip_suffix(')'))
+            .unwrap_or(&record)
+            .to_owned();
+        return Some(Effect::DnsQuery {
+            name,
+            record,
+            resolver: address,
+            port: p.port as u16,
+        });
+    }
+    let addresses = answers(bytes)
+        .into_iter()
+        .map(|(address, _)| address.to_string())
+        .collect();
+    Some(Effect::DnsAnswer {
+        name,
+        addresses,
+        rcode: message.rcode() as u16,
+        resolver: address,
+    })
+}
+
+/// Key of a DNS transaction: socket, transaction id, resolver.
+pub(crate) fn dns_key(p: &abi::Packet, bytes: &[u8]) -> Option<(u64, u16, [u8; 16])> {
+    Some((
+        p.cookie,
+        u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]),
+        p.addr,
+    ))
+}
+
+/// Addresses in a DNS answer, with the name that was asked for.
+pub(crate) fn answers(bytes: &[u8]) -> Vec<(std::net::IpAddr, String)> {
+    use simple_dns::rdata::RData;
+    let Ok(message) = simple_dns::Packet::parse(bytes) else {
+        return Vec::new();
+    };
+    let Some(question) = message.questions.first() else {
+        return Vec::new();
+    };
+    let name = question.qname.to_string().to_ascii_lowercase();
+    let address = |a: &simple_dns::ResourceRecord<'_>| match &a.rdata {
+        RData::A(a) => Some(std::net::IpAddr::V4(a.address.into())),
+        RData::AAAA(a) => Some(std::net::IpAddr::V6(a.address.into())),
+        _ => None,
+    };
+    message
+        .answers
+        .iter()
+        .filter_map(address)
+        .map(|ip| (ip, name.clone()))
+        .collect()
+}
