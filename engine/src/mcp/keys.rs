@@ -67,11 +67,6 @@ pub(crate) enum Field {
 }
 
 impl Role {
-    /// Keys of these containers are looked at, and stay in clear; all others are payload.
-    pub(crate) fn tracked(self) -> bool {
-        self != Self::Other
-    }
-
     /// Field of the elements of an array with this role.
     pub(crate) fn element(self) -> Field {
         match self {
