@@ -278,6 +278,12 @@ impl Drop for Agent {
             drop(self.child.kill());
             drop(self.child.wait());
         }
+        // For whoever looks into a failure: what the agent printed.
+        if let Some(file) = std::env::var_os("E2E_KEEP") {
+            let lines = locked(&self.lines);
+            let text: String = lines.iter().map(|p| p.text.clone() + "\n").collect();
+            drop(std::fs::write(file, text));
+        }
     }
 }
 

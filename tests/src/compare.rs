@@ -98,7 +98,6 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
                 continue;
             }
             Act::Flow { .. } => flow(truth, truths, seen),
-            Act::Syscall { .. } => syscall(truth, seen),
             _ => take(truth, &mut groups, &by_pid, seen),
         };
         let charges = lines.iter().flatten().map(|&n| {
@@ -251,24 +250,6 @@ fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> 
         }
     }
     (!lines.is_empty() && (out, into) == (*bytes_out, *bytes_in)).then_some(lines)
-}
-
-/// A use of a system call: the line that tells of its first use after the act.
-fn syscall(truth: &Truth, seen: &Observed) -> Option<Vec<usize>> {
-    let mut lines = Vec::new();
-    let mut count = 0;
-    for (n, line) in seen.effects.iter().enumerate() {
-        let time = line.time.boot_ns;
-        let near = time >= truth.at_boot_ns && time < truth.at_boot_ns + 1_000_000_000;
-        if line.process.pid == truth.pid && near && matches(&truth.act, &line.effect) {
-            lines.push(n);
-            count += line.count;
-            if count >= truth.times {
-                return Some(lines);
-            }
-        }
-    }
-    None
 }
 
 /// Every line of a process that a call made must be charged to that call, listed or not.

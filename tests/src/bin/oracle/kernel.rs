@@ -104,14 +104,17 @@ pub(crate) fn setns(call: &Call) -> io::Result<()> {
     })
 }
 
-/// getpid and an open through the 32-bit table: 20 and 295 mean other things in the 64-bit one.
+/// 32-bit calls without arguments or effects; 20 and its like mean other things in the 64-bit table.
+/// getpid getuid getgid geteuid getegid getppid getpgrp getuid32 getgid32 geteuid32 getegid32 gettid
+const HARMLESS32: [u32; 12] = [20, 24, 47, 49, 50, 64, 65, 199, 200, 201, 202, 224];
+
+/// One of them, and an open, through the 32-bit table.
 pub(crate) fn compat32(call: &Call) -> io::Result<()> {
     let path = call.seed();
-    call.will(Act::Syscall {
-        abi: SyscallAbi::I386,
-        nr: 20,
-    })?;
-    sys::int80(20, [0; 4])?;
+    let nr = call.pick(&HARMLESS32)?;
+    let abi = SyscallAbi::I386;
+    call.will(Act::Syscall { abi, nr })?;
+    sys::int80(nr, [0; 4])?;
     let page = sys::low_page(&sys::c(&path)?)?;
     call.will(Act::open_read(&path))?;
     let fd = sys::int80(295, [libc::AT_FDCWD as u32, page, 0, 0]);
@@ -119,15 +122,35 @@ pub(crate) fn compat32(call: &Call) -> io::Result<()> {
     fd.map(sys::close_raw)
 }
 
-/// A call that nothing else here makes: sched_rr_get_interval refuses the address 0.
+/// Calls that nothing else here makes; with zeros for arguments they fail or tell something.
+const RARE: [libc::c_long; 14] = [
+    libc::SYS_sched_rr_get_interval,
+    libc::SYS_sched_getscheduler,
+    libc::SYS_sched_get_priority_max,
+    libc::SYS_sched_get_priority_min,
+    libc::SYS_getpriority,
+    libc::SYS_getitimer,
+    libc::SYS_getrusage,
+    libc::SYS_times,
+    libc::SYS_sysinfo,
+    libc::SYS_getsid,
+    libc::SYS_getpgrp,
+    libc::SYS_getresuid,
+    libc::SYS_getresgid,
+    libc::SYS_ioprio_get,
+];
+
+/// One of them three times; the neighbours use another.
 pub(crate) fn rare_syscall(call: &Call) -> io::Result<()> {
+    let nr = call.pick(&RARE)?;
     let act = Act::Syscall {
         abi: SyscallAbi::X86_64,
-        nr: libc::SYS_sched_rr_get_interval as u32,
+        nr: nr as u32,
     };
     call.will_times(3, act)?;
     for _ in 0..3 {
-        drop(sys::plain(libc::SYS_sched_rr_get_interval, [0; 4]));
+        // Most refuse the address 0.
+        drop(sys::plain(nr, [0; 4]));
     }
     Ok(())
 }

@@ -1,0 +1,184 @@
+//! What the agent costs, as ratios measured side by side in one run.
+//!
+//! Each round measures the same loops without an agent, with an idle one (no server tracked), and
+//! with one that tracks a server; the smallest time of all rounds counts, so that other load on the
+//! machine disturbs little. Ratios are to the bare loop of the same run.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{agent::Agent, client::Manner, scenario::Oracle, world::World};
+use engine::{Engine, recording::Reader};
+use hdrhistogram::Histogram;
+
+const ROUNDS: usize = 5;
+const CALLS: usize = 1000;
+/// The tools that are called: one without effects, one with a file.
+const TOOLS: [&str; 2] = ["echo", "open_read"];
+
+/// A loop in this process, which is not tracked.
+struct Loop {
+    name: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const LOOPS: [Loop; 3] = [
+    Loop {
+        name: "getppid",
+        run: getppid,
+    },
+    Loop {
+        name: "open+read+close",
+        run: open_read_close,
+    },
+    Loop {
+        name: "compile",
+        run: compile,
+    },
+];
+
+fn getppid() -> Result<()> {
+    for _ in 0..400_000 {
+        // SAFETY: no arguments.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+    }
+    Ok(())
+}
+
+fn open_read_close() -> Result<()> {
+    let mut byte = [0; 64];
+    for _ in 0..40_000 {
+        let n = File::open("/etc/passwd")?.read(&mut byte)?;
+        ensure!(n > 0, "/etc/passwd is empty");
+    }
+    Ok(())
+}
+
+fn compile() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let source = dir.path().join("a.c");
+    std::fs::write(
+        &source,
+        "#include <stdio.h>\n#include <stdlib.h>\nint main(){puts(\"x\");return 0;}\n",
+    )?;
+    for _ in 0..5 {
+        let done = Command::new("cc")
+            .arg("-o")
+            .arg(dir.path().join("a"))
+            .arg(&source)
+            .status()?;
+        ensure!(done.success(), "cc failed");
+    }
+    Ok(())
+}
+
+fn time(run: fn() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed())
+}
+
+/// Smallest times of one condition, by loop.
+type Times = [Duration; LOOPS.len()];
+
+fn measure(best: &mut Times) -> Result<()> {
+    for (l, best) in LOOPS.iter().zip(best) {
+        *best = (*best).min(time(l.run)?);
+    }
+    Ok(())
+}
+
+fn round_trips(world: &World, name: &str, into: &mut Histogram<u64>) -> Result<()> {
+    let mut oracle = Oracle::start(world, name, Manner::default())?;
+    for i in 0..CALLS {
+        let start = Instant::now();
+        oracle.call(TOOLS[i % TOOLS.len()])?;
+        into.record(start.elapsed().as_nanos() as u64)?;
+    }
+    Ok(())
+}
+
+fn ratio(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64()
+}
+
+fn main() -> Result<()> {
+    let world = World::new()?;
+    let max = [Duration::MAX; LOOPS.len()];
+    let (mut bare, mut idle, mut tracking) = (max, max, max);
+    let mut without = Histogram::<u64>::new(3)?;
+    let mut with = Histogram::<u64>::new(3)?;
+    let recording = world.dir().join("bench.twrec");
+    for round in 1..=ROUNDS {
+        eprintln!("[{round}/{ROUNDS}] bare, idle, tracking");
+        measure(&mut bare)?;
+        round_trips(&world, &format!("bare{round}"), &mut without)?;
+        let file = recording.to_str().context("a plain path")?;
+        let mut agent = Agent::start(&["--record", file])?;
+        measure(&mut idle)?;
+        let oracle = Oracle::start(&world, &format!("tracked{round}"), Manner::default())?;
+        agent.server(oracle.client.pid())?;
+        measure(&mut tracking)?;
+        drop(oracle);
+        round_trips(&world, &format!("with{round}"), &mut with)?;
+        agent.stop(libc::SIGINT)?;
+    }
+    println!("\nuntracked process            bare       idle agent        tracking a server");
+    for (i, l) in LOOPS.iter().enumerate() {
+        println!(
+            "  {:<20} {:>10.1?}    {:>10.1?} {:.3}x   {:>10.1?} {:.3}x",
+            l.name,
+            bare[i],
+            idle[i],
+            ratio(idle[i], bare[i]),
+            tracking[i],
+            ratio(tracking[i], bare[i]),
+        );
+    }
+    println!(
+        "\ntracked server, tools/call round trip ({} calls each)",
+        without.len()
+    );
+    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+        let (a, b) = (without.value_at_quantile(q), with.value_at_quantile(q));
+        println!(
+            "  {name}  {:>8.1} us bare  {:>8.1} us watched  {:.3}x",
+            a as f64 / 1e3,
+            b as f64 / 1e3,
+            b as f64 / a as f64
+        );
+    }
+    replay(&std::fs::read(&recording)?)
+}
+
+/// Feeds the last round's recording to fresh engines for a while.
+fn replay(bytes: &[u8]) -> Result<()> {
+    let (mut events, mut lines) = (0_u64, 0_usize);
+    let mut spent = Duration::ZERO;
+    while spent < Duration::from_secs(3) {
+        let mut engine = Engine::new();
+        let mut reader = Reader::new(bytes)?;
+        let mut outputs = Vec::new();
+        let start = Instant::now();
+        while let Some(input) = reader.next()? {
+            engine.apply(input, &mut outputs);
+            events += 1;
+            if outputs.len() > 1024 {
+                lines += outputs.len();
+                outputs.clear();
+            }
+        }
+        spent += start.elapsed();
+        ensure!(events > 0, "an empty recording");
+    }
+    println!(
+        "\nengine replay  {:.2} M inputs/s on one core, {lines} outputs",
+        events as f64 / spent.as_secs_f64() / 1e6
+    );
+    Ok(())
+}
