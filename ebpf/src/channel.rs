@@ -65,10 +65,10 @@ pub extern "C" fn on_read(class: u64) -> u64 {
         class::RECVMSG => arg(call, 2) & 2 != 0,
         _ => false,
     };
-    let Some(proc) = PROCS.get_ptr(&(call.tgid as u32)) else {
+    let Some(proc) = PROCS.get_ptr(call.tgid as u32) else {
         return 0;
     };
-    let Some(tree) = TREES.get_ptr_mut(&call.tree) else {
+    let Some(tree) = TREES.get_ptr_mut(call.tree) else {
         return 0;
     };
     // SAFETY: live map values.
@@ -95,7 +95,7 @@ pub extern "C" fn on_write(class: u64) -> u64 {
     if key == 0 {
         return 0;
     }
-    let Some(proc) = PROCS.get_ptr(&(call.tgid as u32)) else {
+    let Some(proc) = PROCS.get_ptr(call.tgid as u32) else {
         return 0;
     };
     // SAFETY: a live map value.
@@ -103,7 +103,7 @@ pub extern "C" fn on_write(class: u64) -> u64 {
     if proc.flags & abi::proc_flag::CLIENT != 0 {
         return capture(class, key, u64::from(side::PROOF));
     }
-    let Some(tree) = TREES.get_ptr_mut(&call.tree) else {
+    let Some(tree) = TREES.get_ptr_mut(call.tree) else {
         return 0;
     };
     // SAFETY: a live map value.
@@ -163,7 +163,7 @@ pub extern "C" fn check_blind(fd: u64, how: u64) -> u64 {
     if key == 0 {
         return 0;
     }
-    let Some(tree) = TREES.get_ptr(&call.tree) else {
+    let Some(tree) = TREES.get_ptr(call.tree) else {
         return 0;
     };
     // SAFETY: a live map value; the scratch buffer of this CPU, larger than the record.
@@ -187,7 +187,7 @@ pub extern "C" fn check_blind(fd: u64, how: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
     let Some(s) = scratch(SYSCALLS) else { return 0 };
-    let Some(channel) = CHANNELS.get_ptr_mut(&key) else {
+    let Some(channel) = CHANNELS.get_ptr_mut(key) else {
         return 0;
     };
     // SAFETY: the scratch buffer of this CPU.
@@ -202,7 +202,7 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
         counter.write_volatile(position.wrapping_add(total));
         position
     };
-    let mode = MODES.get_ptr(&key).map_or(channel_mode::UNDECIDED, |m| {
+    let mode = MODES.get_ptr(key).map_or(channel_mode::UNDECIDED, |m| {
         // SAFETY: a live map value.
         unsafe { *m }
     });

@@ -105,7 +105,7 @@ fn forgery_possible(call: &Call, file: usize) -> bool {
         return false;
     }
     let mode: u32 = read(file + off!(file_mode));
-    let Some(tree) = TREES.get_ptr(&call.tree) else {
+    let Some(tree) = TREES.get_ptr(call.tree) else {
         return false;
     };
     // SAFETY: a live map value.

@@ -75,7 +75,7 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn ensure_channel(key: u64) {
-    if CHANNELS.get_ptr(&key).is_none()
+    if CHANNELS.get_ptr(key).is_none()
         && CHANNELS
             .insert(key, Channel { position: [0; 4] }, 1)
             .is_err()
@@ -145,7 +145,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
         flags |= exec_flag::NEW_TREE;
     }
     track(tgid, &proc);
-    let e = TREES.get_ptr(&proc.tree).map_or(0, |t| epoch(t, at));
+    let e = TREES.get_ptr(proc.tree).map_or(0, |t| epoch(t, at));
     emit_exec(task, arg(&ctx, 2), &proc, tgid, at, e, flags);
     0
 }

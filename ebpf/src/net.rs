@@ -74,13 +74,13 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the program's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // Most sockets are not ours; either way it is gone now.
-    let _gone = OWNERS.remove(&cookie);
+    let _gone = OWNERS.remove(cookie);
     ALLOW
 }
 
 #[inline(always)]
 fn own(cookie: u64, tree: u64, tgid: u32) {
-    let hello = OWNERS.get_ptr(&cookie).map_or(0, |o| {
+    let hello = OWNERS.get_ptr(cookie).map_or(0, |o| {
         // SAFETY: a live map value.
         unsafe { (*o).hello }
     });

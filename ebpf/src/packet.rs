@@ -59,7 +59,7 @@ fn load<const N: usize>(ctx: &SkBuffContext, at: u32) -> Option<[u8; N]> {
 
 #[inline(always)]
 fn owner_of(ctx: &SkBuffContext, cookie: u64, out: bool) -> Option<Owner> {
-    if let Some(o) = OWNERS.get_ptr(&cookie) {
+    if let Some(o) = OWNERS.get_ptr(cookie) {
         // SAFETY: a live map value.
         return Some(unsafe { *o });
     }
@@ -83,7 +83,7 @@ fn owner_of(ctx: &SkBuffContext, cookie: u64, out: bool) -> Option<Owner> {
     }
     let ports: [u8; 4] = load(ctx, at)?;
     let local = u32::from(ports[2]) << 8 | u32::from(ports[3]);
-    let owner = LISTENERS.get_ptr(&local)?;
+    let owner = LISTENERS.get_ptr(local)?;
     // SAFETY: a live map value.
     let owner = unsafe { *owner };
     if OWNERS.insert(cookie, owner, 0).is_err() {
@@ -152,7 +152,7 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) {
     if seen.len == 0 {
         return;
     }
-    let Some(tree) = TREES.get_ptr(&owner.tree) else {
+    let Some(tree) = TREES.get_ptr(owner.tree) else {
         return;
     };
     let at = now();
@@ -246,7 +246,7 @@ fn flow(seen: &Seen, at: u64, epoch: u32, out: bool) {
 /// The first payload that a TCP socket sends: a TLS handshake record with a client hello?
 #[inline(always)]
 fn hello(ctx: &SkBuffContext, seen: &Seen, at: u64, epoch: u32) {
-    if let Some(o) = OWNERS.get_ptr_mut(&seen.cookie) {
+    if let Some(o) = OWNERS.get_ptr_mut(seen.cookie) {
         // SAFETY: a live map value.
         unsafe { (*o).hello = 1 };
     }

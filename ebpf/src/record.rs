@@ -89,6 +89,7 @@ pub fn new_id(at: u64) -> u64 {
 }
 
 /// Fills a header for the current process.
+#[expect(clippy::too_many_arguments, reason = "the fields of one header")]
 #[inline(always)]
 pub fn header(
     h: *mut Header,
@@ -232,9 +233,9 @@ pub fn aggregate(key: &AggKey, id: u64, bytes_out: u64, bytes_in: u64) -> Aggreg
     };
     // NOEXIST: of two processors that meet here, one writes the record, the other one counts.
     let inserted = if first {
-        AGG0.insert(key, &value, 1)
+        AGG0.insert(key, value, 1)
     } else {
-        AGG1.insert(key, &value, 1)
+        AGG1.insert(key, value, 1)
     };
     if inserted.is_ok() {
         return Aggregated::Record(flag::AGGREGATED);

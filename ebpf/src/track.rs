@@ -70,7 +70,7 @@ pub fn track(tgid: u32, proc: &Proc) {
 pub fn untrack(tgid: u32) {
     set_filter(tgid, 0);
     // It may be gone already; either way it is gone now.
-    let _gone = PROCS.remove(&tgid);
+    let _gone = PROCS.remove(tgid);
 }
 
 /// The process and its tree, if it is tracked; forgets processes whose tree is gone.
@@ -79,13 +79,13 @@ pub fn find(tgid: u32) -> Option<(*mut Proc, *mut Tree)> {
     if !maybe(tgid) {
         return None;
     }
-    let Some(proc) = PROCS.get_ptr_mut(&tgid) else {
+    let Some(proc) = PROCS.get_ptr_mut(tgid) else {
         set_filter(tgid, 0);
         return None;
     };
     // SAFETY: a live map value.
     let tree = unsafe { (*proc).tree };
-    let Some(tree) = TREES.get_ptr_mut(&tree) else {
+    let Some(tree) = TREES.get_ptr_mut(tree) else {
         untrack(tgid);
         return None;
     };
@@ -105,7 +105,7 @@ pub fn epoch(tree: *const Tree, at: u64) -> u32 {
         if t.parent == 0 {
             break;
         }
-        let Some(up) = TREES.get_ptr(&t.parent) else {
+        let Some(up) = TREES.get_ptr(t.parent) else {
             break;
         };
         // SAFETY: a live map value.

@@ -88,7 +88,7 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
     } else {
         channel_key(file_of(task, fd))
     };
-    let Some(tree) = TREES.get_ptr(&tree_id) else {
+    let Some(tree) = TREES.get_ptr(tree_id) else {
         return 0;
     };
     // SAFETY: a live map value; the scratch buffer of this CPU, larger than the record.

@@ -50,33 +50,34 @@ impl Tally {
     pub(crate) fn add(&mut self, effect: &Effect, n: u64) {
         match effect {
             Effect::Syscall { abi, nr } => {
-                *self.syscalls.entry((*abi, *nr)).or_default() += n;
+                let count = self.syscalls.entry((*abi, *nr)).or_default();
+                *count = count.saturating_add(n);
                 return;
             }
-            Effect::Open { .. } => self.files += n,
-            Effect::Exec { .. } => self.execs += n,
+            Effect::Open { .. } => self.files = self.files.saturating_add(n),
+            Effect::Exec { .. } => self.execs = self.execs.saturating_add(n),
             Effect::Net {
                 op: crate::output::NetOp::Connect | crate::output::NetOp::Sendmsg,
                 ..
-            } => self.connects += n,
-            Effect::Fork { .. } => self.children += n,
+            } => self.connects = self.connects.saturating_add(n),
+            Effect::Fork { .. } => self.children = self.children.saturating_add(n),
             Effect::Flow {
                 bytes_out,
                 bytes_in,
                 ..
             } => {
-                self.bytes_out += bytes_out;
-                self.bytes_in += bytes_in;
+                self.bytes_out = self.bytes_out.saturating_add(*bytes_out);
+                self.bytes_in = self.bytes_in.saturating_add(*bytes_in);
             }
             Effect::Exit {
                 cpu_ns, peak_rss, ..
             } => {
-                self.child_cpu_ns += cpu_ns;
+                self.child_cpu_ns = self.child_cpu_ns.saturating_add(*cpu_ns);
                 self.child_peak_rss = self.child_peak_rss.max(*peak_rss);
             }
             _ => {}
         }
-        self.effects += n;
+        self.effects = self.effects.saturating_add(n);
     }
 }
 
@@ -138,7 +139,7 @@ impl Call {
             scope: Arc::new(scope),
             status: self.status,
             duration_ns: self.ended_ns.saturating_sub(self.began_ns),
-            cpu_ns: own + t.child_cpu_ns,
+            cpu_ns: own.saturating_add(t.child_cpu_ns),
             peak_rss: self.peak_rss.max(t.child_peak_rss),
             bytes_out: t.bytes_out,
             bytes_in: t.bytes_in,

@@ -149,13 +149,13 @@ impl Engine {
             Fact::Drained { up_to_ns } => {
                 // A program may take the time before the switch of maps, and count after it.
                 self.announced
-                    .retain(|_, a| a.at_ns + DRAIN_SLACK_NS >= *up_to_ns);
+                    .retain(|_, a| a.at_ns.saturating_add(DRAIN_SLACK_NS) >= *up_to_ns);
                 for tree in self.trees.values_mut() {
                     tree.counted |= tree.ended_ns.is_some_and(|ended| ended <= *up_to_ns);
                 }
                 self.for_closing(out, |call| {
                     if let Stage::Closing { until, drained, .. } = &mut call.stage
-                        && *until <= up_to_ns + CLOSING_NS
+                        && *until <= up_to_ns.saturating_add(CLOSING_NS)
                     {
                         *drained = true;
                     }
@@ -498,7 +498,12 @@ impl Engine {
         out: &mut Vec<Output>,
     ) {
         let Some(a) = self.announced.get(&id) else {
-            let total = self.lost.get("aggregate:unknown").copied().unwrap_or(0) + count;
+            let total = self
+                .lost
+                .get("aggregate:unknown")
+                .copied()
+                .unwrap_or(0)
+                .saturating_add(count);
             self.on_lost("aggregate:unknown", total, out);
             return;
         };
@@ -955,7 +960,7 @@ impl Engine {
                     && now >= until
                 {
                     call.stage = Stage::Closing {
-                        until: now + CLOSING_NS,
+                        until: now.saturating_add(CLOSING_NS),
                         drained: false,
                         measured: false,
                     };
@@ -1019,7 +1024,8 @@ fn tally(server: &mut Server, charge: &Charge, effect: &Effect, count: u64) -> b
     if !matches!(effect, Effect::Syscall { .. }) {
         for info in charge.calls.iter() {
             if let Some(at) = find(&mut server.calls, info) {
-                server.calls[at].tally.ambiguous += count;
+                let tally = &mut server.calls[at].tally;
+                tally.ambiguous = tally.ambiguous.saturating_add(count);
             }
         }
     }

@@ -149,7 +149,7 @@ impl Server {
 
     /// Bytes of the request side were missed.
     pub(crate) fn blur(&mut self, now: u64) {
-        self.blur_until = now + BLUR_NS;
+        self.blur_until = now.saturating_add(BLUR_NS);
         self.window = None;
     }
 
@@ -238,12 +238,12 @@ impl Server {
                     .find(|c| c.id == id && c.stage == Stage::InFlight)
                 {
                     call.stage = Stage::Cancelled {
-                        until: at + CANCELLED_NS,
+                        until: at.saturating_add(CANCELLED_NS),
                     };
                     call.status = CallStatus::Cancelled;
                     call.ended_ns = at;
                 } else if let Some(other) = self.others.iter_mut().find(|o| o.id == id) {
-                    other.until = at + settle_ns;
+                    other.until = at.saturating_add(settle_ns);
                 }
                 None
             }
@@ -281,14 +281,14 @@ impl Server {
             }
             call.reply_bytes = m.bytes;
             call.stage = Stage::Settling {
-                until: at + settle_ns,
+                until: at.saturating_add(settle_ns),
             };
         } else if let Some(other) = self
             .others
             .iter_mut()
             .find(|o| o.id == *id && o.until == u64::MAX)
         {
-            other.until = at + settle_ns;
+            other.until = at.saturating_add(settle_ns);
         }
     }
 
