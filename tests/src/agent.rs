@@ -11,7 +11,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use engine::output::{CallLine, EffectLine, Line, LostLine, ServerLine};
 
-use crate::{compare::Observed, sys};
+use crate::{
+    client::{Client, Manner},
+    compare::Observed,
+    sys,
+};
 
 /// One line as printed, and what it says.
 #[derive(Clone, Debug)]
@@ -62,18 +66,35 @@ impl Agent {
     /// # Errors
     /// When it ends early or stays silent for 10 s; with what it said.
     pub fn start(more: &[&str]) -> Result<Self> {
-        Self::start_with(more, |_| true)
+        let agent = Self::start_with(more, |_| true)?;
+        agent.warm()?;
+        Ok(agent)
     }
 
-    /// The same, for floods: of each line as printed, `keep` says whether it is to be understood
+    /// Makes it attach the hooks that it attaches for candidates only, so that what follows is seen
+    /// from its first instruction. They stay attached for a while.
+    ///
+    /// # Errors
+    /// When no candidate can be started.
+    pub fn warm(&self) -> Result<()> {
+        let links = || sys::bpf_ids(31).len();
+        let before = links();
+        let candidate = Client::launch(Command::new("cat"), Manner::default())?;
+        let end = Instant::now() + Duration::from_secs(1);
+        while links() == before && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        drop(candidate);
+        Ok(())
+    }
+
+    /// The same, but cold, and for floods: of each line as printed, `keep` says whether it is to be understood
     /// and kept.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_with(
-        more: &[&str],
-        mut keep: impl FnMut(&str) -> bool + Send + 'static,
-    ) -> Result<Self> {
+    pub fn start_with(more: &[&str], mut keep: impl FnMut(&str) -> bool + Send + 'static) -> Result<Self> {
         let started = Instant::now();
         let state = tempfile::tempdir()?;
         let mut child = Command::new(executable()?)
@@ -85,8 +106,7 @@ impl Agent {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start toolwarden")?;
-        let (lines, errors, broken) =
-            <(Shared<Vec<Printed>>, Shared<String>, Shared<_>)>::default();
+        let (lines, errors, broken) = <(Shared<Vec<Printed>>, Shared<String>, Shared<_>)>::default();
         let stdout = BufReader::new(child.stdout.take().context("stdout")?);
         let stderr = BufReader::new(child.stderr.take().context("stderr")?);
         let (to, bad, said) = (Arc::clone(&lines), Arc::clone(&broken), Arc::clone(&errors));
@@ -205,10 +225,8 @@ impl Agent {
     /// # Errors
     /// When it was not found within 5 s.
     pub fn server(&self, pid: u32) -> Result<ServerLine> {
-        let line = self.wait_for(
-            Duration::from_secs(5),
-            |line| matches!(line, Line::Server(s) if s.pid == pid),
-        );
+        let line =
+            self.wait_for(Duration::from_secs(5), |line| matches!(line, Line::Server(s) if s.pid == pid));
         match line.with_context(|| format!("no server with pid {pid}"))? {
             Line::Server(line) => Ok(line),
             other => bail!("not a server: {other:?}"),
@@ -220,10 +238,7 @@ impl Agent {
     /// # Errors
     /// As [`Self::lines`].
     pub fn observed(&self, server: &str) -> Result<Observed> {
-        Ok(Observed::of(
-            self.lines()?.into_iter().map(|p| p.line),
-            server,
-        ))
+        Ok(Observed::of(self.lines()?.into_iter().map(|p| p.line), server))
     }
 
     /// Lines about loss.

@@ -62,12 +62,7 @@ pub struct Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        Self {
-            link: Link::Pipes,
-            order: Order::TypeScript,
-            era: Era::Handshake,
-            text_ids: false,
-        }
+        Self { link: Link::Pipes, order: Order::TypeScript, era: Era::Handshake, text_ids: false }
     }
 }
 
@@ -151,12 +146,8 @@ impl Client {
                 (to, from, theirs_in, theirs_out)
             }
         };
-        command
-            .stdin(Stdio::from(theirs_in))
-            .stdout(Stdio::from(theirs_out));
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
+        command.stdin(Stdio::from(theirs_in)).stdout(Stdio::from(theirs_out));
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         // Closes our copies of its ends.
         drop(command);
         let to = Arc::new(Mutex::new(Some(File::from(to))));
@@ -238,10 +229,7 @@ impl Client {
                 return Ok(reply);
             }
             let left = end.saturating_duration_since(Instant::now());
-            let reply = self
-                .from
-                .recv_timeout(left)
-                .with_context(|| format!("no reply to {id}"))?;
+            let reply = self.from.recv_timeout(left).with_context(|| format!("no reply to {id}"))?;
             self.early.insert(reply.body["id"].to_string(), reply);
         }
     }

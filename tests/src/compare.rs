@@ -35,10 +35,7 @@ pub enum Charge {
 /// Compares a scope with the call that it should be.
 #[must_use]
 pub fn charge(scope: &Scope, tool: &str, id: &Value) -> Charge {
-    let among = scope
-        .candidates
-        .iter()
-        .any(|c| c.call.as_ref().is_some_and(|call| &call.request_id == id));
+    let among = scope.candidates.iter().any(|c| c.call.as_ref().is_some_and(|call| &call.request_id == id));
     match scope.certainty {
         Certainty::Certain => match &scope.call {
             Some(call) if &call.request_id == id => Charge::Right,
@@ -88,13 +85,7 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
         let lines = match &truth.act {
             Act::Cpu { .. } | Act::Rss { .. } | Act::Reply { .. } => {
                 let good = seen.calls.iter().any(|c| in_call(c, truth));
-                record(
-                    &mut verdict,
-                    truth,
-                    good,
-                    good.then_some(Charge::Right),
-                    seen,
-                );
+                record(&mut verdict, truth, good, good.then_some(Charge::Right), seen);
                 continue;
             }
             Act::Flow { .. } => flow(truth, truths, seen),
@@ -116,13 +107,7 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
     verdict
 }
 
-fn record(
-    verdict: &mut Verdict,
-    truth: &Truth,
-    seen: bool,
-    charge: Option<Charge>,
-    observed: &Observed,
-) {
+fn record(verdict: &mut Verdict, truth: &Truth, seen: bool, charge: Option<Charge>, observed: &Observed) {
     if EXCEPTIONS.contains(&truth.tool.as_str()) {
         let tally = verdict.exceptions.entry(truth.tool.clone()).or_default();
         tally.add(seen, charge);
@@ -133,8 +118,7 @@ fn record(
     kind.add(seen, charge);
     let tool = verdict.by_tool.entry(truth.tool.clone()).or_default();
     tool.add(seen, charge);
-    if (!seen || matches!(charge, Some(Charge::Missed | Charge::Wrong))) && verdict.notes.len() < 40
-    {
+    if (!seen || matches!(charge, Some(Charge::Missed | Charge::Wrong))) && verdict.notes.len() < 40 {
         let near: Vec<_> = observed
             .effects
             .iter()
@@ -188,9 +172,9 @@ fn take(
             .get(&truth.pid)?
             .iter()
             .filter(|id| {
-                groups.get(id).is_some_and(|g| {
-                    g.left > 0 && matches(&truth.act, &seen.effects[g.lines[0]].effect)
-                })
+                groups
+                    .get(id)
+                    .is_some_and(|g| g.left > 0 && matches(&truth.act, &seen.effects[g.lines[0]].effect))
             })
             .min_by_key(|id| {
                 let first = groups.get(id).map_or(0, |g| g.first_ns);
@@ -209,14 +193,7 @@ fn take(
 /// Lines of one socket's flow, when their sum is the truth. The next truth about the same peer
 /// ends it.
 fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> {
-    let Act::Flow {
-        address,
-        port,
-        protocol,
-        bytes_out,
-        bytes_in,
-    } = &truth.act
-    else {
+    let Act::Flow { address, port, protocol, bytes_out, bytes_in } = &truth.act else {
         return None;
     };
     let same = |other: &Act| {
@@ -235,13 +212,7 @@ fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> 
         if line.process.pid != truth.pid || time < truth.at_boot_ns || time >= next {
             continue;
         }
-        if let Effect::Flow {
-            address: a,
-            port: p,
-            protocol: r,
-            bytes_out: o,
-            bytes_in: i,
-        } = &*line.effect
+        if let Effect::Flow { address: a, port: p, protocol: r, bytes_out: o, bytes_in: i } = &*line.effect
             && (a, p, r) == (address, port, protocol)
         {
             lines.push(n);

@@ -13,10 +13,7 @@ use crate::{
 };
 
 fn scope(call: Option<u64>, certainty: Certainty, candidates: &[u64]) -> Scope {
-    let reference = |id: u64| CallRef {
-        number: id,
-        request_id: json!(id),
-    };
+    let reference = |id: u64| CallRef { number: id, request_id: json!(id) };
     Scope {
         kind: ScopeKind::Call,
         tool: Some("t".into()),
@@ -25,11 +22,7 @@ fn scope(call: Option<u64>, certainty: Certainty, candidates: &[u64]) -> Scope {
         basis: Basis::Window,
         candidates: candidates
             .iter()
-            .map(|&id| Candidate {
-                kind: ScopeKind::Call,
-                tool: Some("t".into()),
-                call: Some(reference(id)),
-            })
+            .map(|&id| Candidate { kind: ScopeKind::Call, tool: Some("t".into()), call: Some(reference(id)) })
             .collect(),
     }
 }
@@ -47,17 +40,11 @@ fn line(id: u64, at: u64, path: &str, count: u64, scope: Scope) -> EffectLine {
         deleted: false,
     };
     EffectLine {
-        time: Time {
-            utc: 0,
-            boot_ns: at,
-        },
+        time: Time { utc: 0, boot_ns: at },
         server: Arc::default(),
         context: Arc::default(),
         scope: Arc::new(scope),
-        process: Arc::new(engine::output::Process {
-            pid: 7,
-            ..Default::default()
-        }),
+        process: Arc::new(engine::output::Process { pid: 7, ..Default::default() }),
         effect: Arc::new(effect),
         id,
         count,
@@ -78,10 +65,7 @@ fn truth(id: u64, at: u64, path: &str, times: u64) -> Truth {
 }
 
 fn verdict(truths: &[Truth], effects: Vec<EffectLine>) -> [u64; 6] {
-    let observed = Observed {
-        effects,
-        calls: Vec::new(),
-    };
+    let observed = Observed { effects, calls: Vec::new() };
     let t = judge(truths, &observed, &HashMap::new()).total;
     [t.done, t.seen, t.right, t.among, t.missed, t.wrong]
 }
@@ -99,10 +83,7 @@ fn faults_are_found() {
         (with(scope(None, Ambiguous, &[2, 3])), [1, 1, 0, 0, 1, 0]),
         (with(scope(None, CertainTool, &[1, 2])), [1, 1, 0, 1, 0, 0]),
         (with(scope(None, CertainTool, &[])), [1, 1, 0, 0, 1, 0]),
-        (
-            vec![line(1, 101, "/b", 1, scope(Some(1), Certain, &[]))],
-            [1, 0, 0, 0, 0, 0],
-        ),
+        (vec![line(1, 101, "/b", 1, scope(Some(1), Certain, &[]))], [1, 0, 0, 0, 0, 0]),
         (Vec::new(), [1, 0, 0, 0, 0, 0]),
     ];
     for (n, (effects, expected)) in table.into_iter().enumerate() {

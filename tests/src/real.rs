@@ -38,11 +38,7 @@ impl Plan {
 /// Where they are installed.
 fn installed(path: &str) -> Result<String> {
     let path = crate::workspace().join("target/e2e").join(path);
-    ensure!(
-        path.exists(),
-        "{} is not installed: cargo xtask setup --tests",
-        path.display()
-    );
+    ensure!(path.exists(), "{} is not installed: cargo xtask setup --tests", path.display());
     Ok(path.display().to_string())
 }
 
@@ -90,24 +86,12 @@ pub fn filesystem(world: &World) -> Result<Plan> {
         calls: vec![
             ("list_allowed_directories", json!({})),
             ("read_text_file", json!({"path": at("a.txt")})),
-            (
-                "read_multiple_files",
-                json!({"paths": [at("a.txt"), at("b.txt")]}),
-            ),
-            (
-                "write_file",
-                json!({"path": at("c.txt"), "content": "new\n"}),
-            ),
-            (
-                "write_file",
-                json!({"path": at("c.txt"), "content": "newer\n"}),
-            ),
+            ("read_multiple_files", json!({"paths": [at("a.txt"), at("b.txt")]})),
+            ("write_file", json!({"path": at("c.txt"), "content": "new\n"})),
+            ("write_file", json!({"path": at("c.txt"), "content": "newer\n"})),
             ("edit_file", json!({"path": at("a.txt"), "edits": edit})),
             ("create_directory", json!({"path": at("d/e")})),
-            (
-                "move_file",
-                json!({"source": at("b.txt"), "destination": at("d/b.txt")}),
-            ),
+            ("move_file", json!({"source": at("b.txt"), "destination": at("d/b.txt")})),
             ("list_directory", json!({"path": dir})),
             ("directory_tree", json!({"path": dir})),
             ("search_files", json!({"path": dir, "pattern": "*.txt"})),
@@ -131,10 +115,7 @@ pub fn everything(_world: &World) -> Result<Plan> {
             ("get-sum", json!({"a": 1, "b": 2})),
             ("get-env", json!({})),
             ("get-tiny-image", json!({})),
-            (
-                "trigger-long-running-operation",
-                json!({"duration": 1, "steps": 3}),
-            ),
+            ("trigger-long-running-operation", json!({"duration": 1, "steps": 3})),
         ],
         installs: false,
     })
@@ -205,11 +186,7 @@ pub fn fetch(world: &World) -> Result<Plan> {
         name: "fetch",
         argv,
         env: Vec::new(),
-        calls: vec![
-            ("fetch", url("127.0.0.1")),
-            ("fetch", url("localhost")),
-            ("fetch", url("127.0.0.1")),
-        ],
+        calls: vec![("fetch", url("127.0.0.1")), ("fetch", url("localhost")), ("fetch", url("127.0.0.1"))],
         installs: true,
     })
 }

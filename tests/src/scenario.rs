@@ -77,10 +77,7 @@ impl Oracle {
         let list = self.client.list()?;
         let tools = list.body["result"]["tools"].as_array();
         let tools = tools.with_context(|| format!("no tools: {}", list.body))?;
-        Ok(tools
-            .iter()
-            .filter_map(|t| t["name"].as_str().map(str::to_owned))
-            .collect())
+        Ok(tools.iter().filter_map(|t| t["name"].as_str().map(str::to_owned)).collect())
     }
 
     /// What it has written down so far, in order of time.

@@ -49,17 +49,7 @@ pub struct Seen {
 pub fn watched(program: &OsStr, out: &Path) -> Command {
     let mut command = Command::new("strace");
     command
-        .args([
-            "-D",
-            "-f",
-            "-qq",
-            "-y",
-            "-ttt",
-            "-s",
-            "4096",
-            "-e",
-            "signal=none",
-        ])
+        .args(["-D", "-f", "-qq", "-y", "-ttt", "-s", "4096", "-e", "signal=none"])
         .args(["-e", &format!("trace={CALLS}")])
         .arg("-o")
         .arg(out)
@@ -99,27 +89,17 @@ pub fn read(log: &Path) -> Result<Vec<Seen>> {
             }
             None => (utc_ns, call.to_owned()),
         };
-        if let Some(cwd) = call
-            .split_once("AT_FDCWD<")
-            .and_then(|s| s.1.split_once('>'))
-        {
+        if let Some(cwd) = call.split_once("AT_FDCWD<").and_then(|s| s.1.split_once('>')) {
             cwds.insert(tid, cwd.0.to_owned());
         }
         if let Some((kind, mut what)) = understand(&call) {
             let line = call;
-            if let Some(cwd) = cwds
-                .get(&tid)
-                .filter(|_| kind != Kind::Connect && !what.starts_with(['/', '@']))
+            if let Some(cwd) =
+                cwds.get(&tid).filter(|_| kind != Kind::Connect && !what.starts_with(['/', '@']))
             {
                 what = format!("{cwd}/{what}");
             }
-            all.push(Seen {
-                tid,
-                utc_ns,
-                kind,
-                what,
-                line,
-            });
+            all.push(Seen { tid, utc_ns, kind, what, line });
         }
     }
     all.sort_by_key(|s| s.utc_ns);
@@ -135,18 +115,13 @@ fn nanoseconds(text: &str) -> Option<u64> {
 /// Kind and object of a call; nothing for one that failed or has no object of ours.
 fn understand(call: &str) -> Option<(Kind, String)> {
     let (name, rest) = call.split_once('(')?;
-    let (arguments, result) = rest
-        .rsplit_once(") = ")
-        .or_else(|| rest.rsplit_once(" = "))?;
+    let (arguments, result) = rest.rsplit_once(") = ").or_else(|| rest.rsplit_once(" = "))?;
     let failed = result.starts_with('-');
     let first = || quoted(arguments, 0);
     let kind = match name {
         "open" | "openat" | "openat2" | "creat" => {
             let path = result.split_once('<')?.1;
-            return Some((
-                Kind::Open,
-                path.strip_suffix('>').unwrap_or(path).to_owned(),
-            ));
+            return Some((Kind::Open, path.strip_suffix('>').unwrap_or(path).to_owned()));
         }
         "connect" => return connected(arguments, result),
         _ if failed => return None,
@@ -206,22 +181,10 @@ mod tests {
     #[test]
     fn lines_of_strace_6() {
         let table = [
-            (
-                r#"openat(AT_FDCWD</w>, "a", O_RDONLY|O_CLOEXEC) = 3</w/a>"#,
-                Some((Kind::Open, "/w/a")),
-            ),
-            (
-                r#"openat(AT_FDCWD</w>, "a", O_RDONLY) = -1 ENOENT (No such file or directory)"#,
-                None,
-            ),
-            (
-                r#"execve("/bin/ls", ["ls"], 0x7f /* 3 vars */) = 0"#,
-                Some((Kind::Exec, "/bin/ls")),
-            ),
-            (
-                r#"unlinkat(5</w>, "d", AT_REMOVEDIR) = 0"#,
-                Some((Kind::Rmdir, "/w/d")),
-            ),
+            (r#"openat(AT_FDCWD</w>, "a", O_RDONLY|O_CLOEXEC) = 3</w/a>"#, Some((Kind::Open, "/w/a"))),
+            (r#"openat(AT_FDCWD</w>, "a", O_RDONLY) = -1 ENOENT (No such file or directory)"#, None),
+            (r#"execve("/bin/ls", ["ls"], 0x7f /* 3 vars */) = 0"#, Some((Kind::Exec, "/bin/ls"))),
+            (r#"unlinkat(5</w>, "d", AT_REMOVEDIR) = 0"#, Some((Kind::Rmdir, "/w/d"))),
             (
                 r#"connect(3<socket:[1]>, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("1.2.3.4")}, 16) = -1 EINPROGRESS (Operation now in progress)"#,
                 Some((Kind::Connect, "1.2.3.4:53")),

@@ -12,11 +12,7 @@ pub use process::{exec_fd, fork, kill, sleep_us, spawn, wait};
 
 /// Turns -1 into errno.
 pub(crate) fn check(ret: c_long) -> io::Result<c_long> {
-    if ret < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(ret)
-    }
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
 fn owned(ret: io::Result<c_long>) -> io::Result<OwnedFd> {
@@ -36,10 +32,7 @@ pub fn c(text: &str) -> io::Result<CString> {
 /// CLOCK_BOOTTIME in ns.
 #[must_use]
 pub fn boot_ns() -> u64 {
-    let mut t = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
@@ -100,10 +93,7 @@ pub fn on_paths(nr: c_long, at: bool, from: &str, to: &str) -> io::Result<c_long
 pub fn symlinkat(target: &str, path: &str) -> io::Result<()> {
     let (target, path) = (c(target)?, c(path)?);
     // SAFETY: both strings are NUL-terminated and live through the call.
-    check(c_long::from(unsafe {
-        libc::symlinkat(target.as_ptr(), libc::AT_FDCWD, path.as_ptr())
-    }))
-    .map(drop)
+    check(c_long::from(unsafe { libc::symlinkat(target.as_ptr(), libc::AT_FDCWD, path.as_ptr()) })).map(drop)
 }
 
 /// openat(dir, path, flags | O_CLOEXEC, 0600).
@@ -112,13 +102,7 @@ pub fn symlinkat(target: &str, path: &str) -> io::Result<()> {
 /// errno.
 pub fn open_at(dir: c_int, path: &str, flags: c_int) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC;
-    owned(on_path(
-        libc::SYS_openat,
-        Some(dir),
-        path,
-        flags as u64,
-        0o600,
-    ))
+    owned(on_path(libc::SYS_openat, Some(dir), path, flags as u64, 0o600))
 }
 
 /// openat(AT_FDCWD, ..).
@@ -149,13 +133,7 @@ pub fn openat2(path: &str, flags: c_int) -> io::Result<OwnedFd> {
     let how: [u64; 3] = [(flags | libc::O_CLOEXEC) as u64, 0, 0];
     // SAFETY: path and open_how (three u64) live through the call, the size is theirs.
     owned(check(unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            how.as_ptr(),
-            size_of_val(&how),
-        )
+        libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how.as_ptr(), size_of_val(&how))
     }))
 }
 
@@ -166,11 +144,7 @@ pub fn openat2(path: &str, flags: c_int) -> io::Result<OwnedFd> {
 pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length are those of a live slice.
     let n = check(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as c_long)?;
-    if n as usize == bytes.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
-    }
+    if n as usize == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
 /// memfd_create(name, MFD_CLOEXEC).
@@ -180,9 +154,7 @@ pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<()> {
 pub fn memfd(name: &str) -> io::Result<OwnedFd> {
     let name = c(name)?;
     // SAFETY: the name is NUL-terminated and lives through the call.
-    owned(check(c_long::from(unsafe {
-        libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC)
-    })))
+    owned(check(c_long::from(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })))
 }
 
 /// A fresh pipe, both ends close-on-exec.
@@ -207,12 +179,7 @@ pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: as in `pipe`.
     unsafe {
-        check(c_long::from(libc::socketpair(
-            libc::AF_UNIX,
-            kind,
-            0,
-            fds.as_mut_ptr(),
-        )))?;
+        check(c_long::from(libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr())))?;
         Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
     }
 }
@@ -224,10 +191,7 @@ pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn udp(family: c_int) -> io::Result<std::net::UdpSocket> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: numbers only.
-    owned(check(c_long::from(unsafe {
-        libc::socket(family, kind, 0)
-    })))
-    .map(Into::into)
+    owned(check(c_long::from(unsafe { libc::socket(family, kind, 0) }))).map(Into::into)
 }
 
 /// mount(source, target, type, flags, NULL).
@@ -240,13 +204,7 @@ pub fn mount(source: &str, target: &str, kind: Option<&str>, flags: u64) -> io::
     let kind = kind.as_ref().map_or(std::ptr::null(), |k| k.as_ptr());
     // SAFETY: all strings are NUL-terminated and live through the call; data may be NULL.
     check(c_long::from(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind,
-            flags,
-            std::ptr::null(),
-        )
+        libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null())
     }))
     .map(drop)
 }
@@ -297,8 +255,7 @@ pub fn low_page(text: &CStr) -> io::Result<u32> {
             return Err(io::Error::last_os_error());
         }
         let bytes = text.to_bytes_with_nul();
-        p.cast::<u8>()
-            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        p.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         u32::try_from(p as usize).map_err(io::Error::other)
     }
 }
@@ -331,11 +288,7 @@ pub fn int80(nr: u32, args: [u32; 4]) -> io::Result<u32> {
         );
     }
     let ret = ret as i32;
-    if ret < 0 {
-        Err(io::Error::from_raw_os_error(-ret))
-    } else {
-        Ok(ret as u32)
-    }
+    if ret < 0 { Err(io::Error::from_raw_os_error(-ret)) } else { Ok(ret as u32) }
 }
 
 /// Closes a raw descriptor that no [`OwnedFd`] holds.

@@ -25,10 +25,7 @@ pub struct Truth {
 /// An act: those fields of an effect that the actor knows for certain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(
-    missing_docs,
-    reason = "the fields are those of engine::output::Effect"
-)]
+#[expect(missing_docs, reason = "the fields are those of engine::output::Effect")]
 pub enum Act {
     Fork {
         child: u32,

@@ -105,12 +105,7 @@ impl Ring {
         let len = (params.sq.at[6] + params.head[0] * 4).max(params.cq.at[5] + params.head[1] * 16);
         let queue = Map::new(fd.as_raw_fd(), len as usize, 0)?;
         let requests = Map::new(fd.as_raw_fd(), params.head[0] as usize * 64, 0x1000_0000)?;
-        Ok(Self {
-            fd,
-            queue,
-            requests,
-            params,
-        })
+        Ok(Self { fd, queue, requests, params })
     }
 
     fn run(&self, request: Request) -> io::Result<i32> {
@@ -129,17 +124,8 @@ impl Ring {
         let fd = self.fd.as_raw_fd();
         let wait = 1; // IORING_ENTER_GETEVENTS
         // SAFETY: numbers only, and no signal mask.
-        let n: c_long = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_enter,
-                fd,
-                1,
-                1,
-                wait,
-                ptr::null::<u8>(),
-                0,
-            )
-        };
+        let n: c_long =
+            unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, 1, 1, wait, ptr::null::<u8>(), 0) };
         if n < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -161,11 +147,7 @@ impl Ring {
     /// # Errors
     /// errno.
     pub fn nop(&self) -> io::Result<()> {
-        let request = Request {
-            opcode: NOP,
-            fd: -1,
-            ..Request::default()
-        };
+        let request = Request { opcode: NOP, fd: -1, ..Request::default() };
         self.run(request).map(drop)
     }
 

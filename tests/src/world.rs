@@ -45,9 +45,7 @@ impl World {
         // Its own addresses for every world of every process: sockets live as long as the process.
         let world = WORLDS.fetch_add(1, Ordering::Relaxed);
         let [_, _, a, b] = std::process::id().to_be_bytes();
-        let resolvers: Vec<_> = (0..EACH)
-            .map(|n| Ipv4Addr::new(127, a | 128, b, world * EACH + n))
-            .collect();
+        let resolvers: Vec<_> = (0..EACH).map(|n| Ipv4Addr::new(127, a | 128, b, world * EACH + n)).collect();
         for &address in &resolvers {
             let socket = UdpSocket::bind((address, 53));
             resolver(socket.with_context(|| format!("cannot bind {address}:53"))?);
@@ -91,18 +89,9 @@ impl World {
         let list = |items: Vec<String>| items.join(",");
         oracle
             .args(["--sink4", &self.sink4.to_string()])
-            .args([
-                "--sink6",
-                &list(self.sink6.iter().map(u16::to_string).collect()),
-            ])
-            .args([
-                "--resolver",
-                &list(self.resolvers.iter().map(Ipv4Addr::to_string).collect()),
-            ])
-            .args([
-                "--unix",
-                &list(self.unix.iter().map(|p| p.display().to_string()).collect()),
-            ])
+            .args(["--sink6", &list(self.sink6.iter().map(u16::to_string).collect())])
+            .args(["--resolver", &list(self.resolvers.iter().map(Ipv4Addr::to_string).collect())])
+            .args(["--unix", &list(self.unix.iter().map(|p| p.display().to_string()).collect())])
             .args(["--abstract", &self.names.join(",")]);
     }
 }
@@ -174,8 +163,7 @@ fn web(listener: TcpListener) -> io::Result<u16> {
                     return Ok(());
                 }
                 let n = PAGE.len();
-                let head =
-                    format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {n}");
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {n}");
                 write!(stream, "{head}\r\nconnection: close\r\n\r\n{PAGE}")
             });
         }

@@ -28,18 +28,9 @@ struct Loop {
 }
 
 const LOOPS: [Loop; 3] = [
-    Loop {
-        name: "getppid",
-        run: getppid,
-    },
-    Loop {
-        name: "open+read+close",
-        run: open_read_close,
-    },
-    Loop {
-        name: "compile",
-        run: compile,
-    },
+    Loop { name: "getppid", run: getppid },
+    Loop { name: "open+read+close", run: open_read_close },
+    Loop { name: "compile", run: compile },
 ];
 
 fn getppid() -> Result<()> {
@@ -62,16 +53,9 @@ fn open_read_close() -> Result<()> {
 fn compile() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let source = dir.path().join("a.c");
-    std::fs::write(
-        &source,
-        "#include <stdio.h>\n#include <stdlib.h>\nint main(){puts(\"x\");return 0;}\n",
-    )?;
+    std::fs::write(&source, "#include <stdio.h>\n#include <stdlib.h>\nint main(){puts(\"x\");return 0;}\n")?;
     for _ in 0..5 {
-        let done = Command::new("cc")
-            .arg("-o")
-            .arg(dir.path().join("a"))
-            .arg(&source)
-            .status()?;
+        let done = Command::new("cc").arg("-o").arg(dir.path().join("a")).arg(&source).status()?;
         ensure!(done.success(), "cc failed");
     }
     Ok(())
@@ -140,10 +124,7 @@ fn main() -> Result<()> {
             ratio(tracking[i], bare[i]),
         );
     }
-    println!(
-        "\ntracked server, tools/call round trip ({} calls each)",
-        without.len()
-    );
+    println!("\ntracked server, tools/call round trip ({} calls each)", without.len());
     for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
         let (a, b) = (without.value_at_quantile(q), with.value_at_quantile(q));
         println!(

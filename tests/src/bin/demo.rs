@@ -44,34 +44,24 @@ type Table = BTreeMap<(String, String), Row>;
 fn run() -> Result<()> {
     let world = World::new()?;
     let agent = Agent::start(&[])?;
-    println!(
-        "toolwarden: attached in {} ms",
-        agent.attached_in.as_millis()
-    );
+    println!("toolwarden: attached in {} ms", agent.attached_in.as_millis());
     for printed in agent.lines()? {
         if let Line::Coverage(line) = printed.line
             && let Some(because) = line.coverage.because
         {
-            println!(
-                "  {}: {:?} ({because})",
-                line.coverage.hook, line.coverage.state
-            );
+            println!("  {}: {:?} ({because})", line.coverage.hook, line.coverage.state);
         }
     }
     let mut table = Table::new();
     show(&agent, &ours(&world)?, &mut table)?;
-    let mut plans = vec![
-        real::filesystem(&world),
-        real::memory(&world),
-        real::git_server(&world),
-        real::time(&world),
-    ];
+    let mut plans =
+        vec![real::filesystem(&world), real::memory(&world), real::git_server(&world), real::time(&world)];
     if real::fetch_is_warm() {
         plans.push(real::fetch(&world));
     }
     for plan in plans {
-        let shown = plan
-            .and_then(|plan| show(&agent, &plan, &mut table).with_context(|| plan.name.to_owned()));
+        let shown =
+            plan.and_then(|plan| show(&agent, &plan, &mut table).with_context(|| plan.name.to_owned()));
         if let Err(e) = shown {
             println!("\ngoing on without this one: {e:#}");
         }
@@ -155,9 +145,7 @@ fn show(agent: &Agent, plan: &Plan, table: &mut Table) -> Result<()> {
         let number = call.scope.call.as_ref().map(|c| c.number);
         let mine = |e: &&EffectLine| e.scope.call.as_ref().map(|c| c.number) == number;
         let effects: Vec<_> = seen.effects.iter().filter(mine).collect();
-        let row = table
-            .entry((server.server.name.clone(), tool.clone()))
-            .or_default();
+        let row = table.entry((server.server.name.clone(), tool.clone())).or_default();
         tell(&tool, call, &effects, row);
     }
     Ok(())
@@ -187,28 +175,13 @@ fn tell(tool: &str, call: &CallLine, effects: &[&EffectLine], row: &mut Row) {
     row.cpu_ns += call.cpu_ns;
     let mut lines = Vec::new();
     for line in effects {
-        if let Effect::Net {
-            op: NetOp::Connect | NetOp::Sendmsg,
-            address,
-            port,
-            name,
-            ..
-        } = &*line.effect
-        {
+        if let Effect::Net { op: NetOp::Connect | NetOp::Sendmsg, address, port, name, .. } = &*line.effect {
             let name = name.as_ref().map(|n| format!(" ({n})")).unwrap_or_default();
             row.destinations.insert(format!("{address}:{port}{name}"));
         }
         if let Some(text) = sentence(&line.effect) {
-            let late = if line.outlived {
-                ", after the reply"
-            } else {
-                ""
-            };
-            let times = if line.count > 1 {
-                format!(" ×{}", line.count)
-            } else {
-                String::new()
-            };
+            let late = if line.outlived { ", after the reply" } else { "" };
+            let times = if line.count > 1 { format!(" ×{}", line.count) } else { String::new() };
             lines.push(format!("{text}{times}{late}"));
         }
     }
@@ -223,42 +196,23 @@ fn tell(tool: &str, call: &CallLine, effects: &[&EffectLine], row: &mut Row) {
 /// An effect in words; nothing for the small change.
 fn sentence(effect: &Effect) -> Option<String> {
     Some(match effect {
-        Effect::Exec {
-            path, argv, memfd, ..
-        } => {
+        Effect::Exec { path, argv, memfd, .. } => {
             let from = if *memfd { " from memory" } else { "" };
             format!("executes {path}{from}: {}", argv.join(" "))
         }
-        Effect::Open {
-            path, write: true, ..
-        } => format!("writes {path}"),
-        Effect::Open {
-            path,
-            directory: false,
-            ..
-        } => format!("reads {path}"),
+        Effect::Open { path, write: true, .. } => format!("writes {path}"),
+        Effect::Open { path, directory: false, .. } => format!("reads {path}"),
         Effect::Open { path, .. } => format!("lists {path}"),
         Effect::PathOp { op, path, to, .. } => {
             let to = to.as_ref().map(|t| format!(" -> {t}")).unwrap_or_default();
             format!("{op:?} {path}{to}").to_lowercase()
         }
-        Effect::Net {
-            op,
-            address,
-            port,
-            protocol,
-            ..
-        } => format!("{op:?} {protocol} {address}:{port}").to_lowercase(),
+        Effect::Net { op, address, port, protocol, .. } => {
+            format!("{op:?} {protocol} {address}:{port}").to_lowercase()
+        }
         Effect::Unix { op, path, .. } => format!("{op:?} unix {path}").to_lowercase(),
-        Effect::DnsQuery {
-            name,
-            record,
-            resolver,
-            ..
-        } => format!("asks {resolver} for {record} {name}"),
-        Effect::DnsAnswer {
-            name, addresses, ..
-        } => format!("is told {name} = {}", addresses.join(", ")),
+        Effect::DnsQuery { name, record, resolver, .. } => format!("asks {resolver} for {record} {name}"),
+        Effect::DnsAnswer { name, addresses, .. } => format!("is told {name} = {}", addresses.join(", ")),
         Effect::TlsHello { sni: Some(sni), .. } => format!("says TLS hello to {sni}"),
         Effect::Special { name, .. } => format!("calls {name}"),
         Effect::Uring { name, .. } => format!("io_uring {name}"),

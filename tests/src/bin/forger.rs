@@ -5,7 +5,8 @@ use std::{io, os::fd::AsRawFd as _};
 
 use e2e::{raw_server, sys};
 
-const FORGED: &str = r#"{"jsonrpc":"2.0","id":"forged","method":"tools/call","params":{"name":"forged_tool","arguments":{}}}"#;
+const FORGED: &str =
+    r#"{"jsonrpc":"2.0","id":"forged","method":"tools/call","params":{"name":"forged_tool","arguments":{}}}"#;
 
 fn forge() -> io::Result<()> {
     let own = sys::open("/proc/self/fd/0", libc::O_WRONLY)?;

@@ -30,9 +30,7 @@ pub fn fork(child: impl FnOnce() -> c_int) -> io::Result<u32> {
 pub fn wait(pid: u32) -> io::Result<c_int> {
     let mut status = 0;
     // SAFETY: the pointer is to a live int.
-    check(c_long::from(unsafe {
-        libc::waitpid(pid as c_int, &raw mut status, 0)
-    }))?;
+    check(c_long::from(unsafe { libc::waitpid(pid as c_int, &raw mut status, 0) }))?;
     Ok(status)
 }
 
@@ -79,11 +77,7 @@ pub fn spawn(path: &str, argv: &[&str], null: RawFd) -> io::Result<u32> {
         libc::posix_spawn_file_actions_destroy(&raw mut actions);
         error
     };
-    if error == 0 {
-        Ok(pid as u32)
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(pid as u32) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 /// execveat(fd, "", argv, {}, AT_EMPTY_PATH), again while the file is busy. Returns only on error.

@@ -38,11 +38,7 @@ fn not_root() -> Result<()> {
     ensure!(!run.status.success(), "claims to run");
     ensure!(said.trim().lines().count() == 1, "one message: {said}");
     ensure!(said.contains("root"), "no remedy in: {said}");
-    ensure!(
-        run.stdout.is_empty(),
-        "{:?}",
-        String::from_utf8_lossy(&run.stdout)
-    );
+    ensure!(run.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&run.stdout));
     Ok(())
 }
 
@@ -52,10 +48,7 @@ fn garbage() -> Result<()> {
     let agent = Agent::start(&[])?;
     let mut peak = 0;
     for link in [Link::Pipes, Link::Sockets] {
-        let manner = Manner {
-            link,
-            ..Manner::default()
-        };
+        let manner = Manner { link, ..Manner::default() };
         let mut client = Client::start(Command::new(program("garbler")?), manner)?;
         let mut made = 0;
         for kind in ["long", "deep", "binary", "nul", "open"] {
@@ -81,21 +74,11 @@ fn garbage() -> Result<()> {
         peak = peak.max(agent.rss()?);
         let server = agent.server(client.pid())?;
         let seen = agent.observed(&server.server.id)?;
-        let pings = seen
-            .calls
-            .iter()
-            .filter(|c| c.scope.tool.as_deref() == Some("ping"));
+        let pings = seen.calls.iter().filter(|c| c.scope.tool.as_deref() == Some("ping"));
         let pings = pings.count();
-        println!(
-            "{link:?}: {} of {made} calls reported, {pings} of {} pings",
-            seen.calls.len(),
-            made / 2
-        );
+        println!("{link:?}: {} of {made} calls reported, {pings} of {} pings", seen.calls.len(), made / 2);
         ensure!(pings == made / 2, "calls after garbage do not open");
-        ensure!(
-            seen.calls.len() == made,
-            "calls between garbage do not open"
-        );
+        ensure!(seen.calls.len() == made, "calls between garbage do not open");
     }
     for lost in agent.lost()? {
         println!("lost: {} {}", lost.cause, lost.total);

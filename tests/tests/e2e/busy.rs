@@ -27,22 +27,12 @@ impl Dice {
 }
 
 /// Calls `count` tools of the list, `width` in flight at any time; the first ones in one write.
-fn run(
-    oracle: &mut Oracle,
-    tools: &[String],
-    width: usize,
-    count: usize,
-) -> Result<HashMap<String, u64>> {
+fn run(oracle: &mut Oracle, tools: &[String], width: usize, count: usize) -> Result<HashMap<String, u64>> {
     let mut dice = Dice(width as u64);
     let mut replies = HashMap::new();
     let mut burst = Vec::new();
     for _ in 0..width {
-        burst.extend(
-            oracle
-                .client
-                .compose(&tools[dice.below(tools.len())], &json!({}))
-                .1,
-        );
+        burst.extend(oracle.client.compose(&tools[dice.below(tools.len())], &json!({})).1);
     }
     oracle.client.send(&burst)?;
     for n in 0..count {
@@ -60,21 +50,14 @@ fn run(
 /// All but the exceptions, and but `alloc`: one high-water mark cannot tell calls apart.
 fn tools(oracle: &mut Oracle) -> Result<Vec<String>> {
     let tools = oracle.tools()?.into_iter();
-    Ok(tools
-        .filter(|t| !EXCEPTIONS.contains(&t.as_str()) && t != "stop_timer" && t != "alloc")
-        .collect())
+    Ok(tools.filter(|t| !EXCEPTIONS.contains(&t.as_str()) && t != "stop_timer" && t != "alloc").collect())
 }
 
 fn verdict(agent: &Agent, oracle: &Oracle, replies: &HashMap<String, u64>) -> Result<Verdict> {
     agent.rest();
     let server = agent.server(oracle.client.pid())?;
     let seen = agent.observed(&server.server.id)?;
-    ensure!(
-        seen.calls.len() == replies.len(),
-        "{} calls made, {} reported",
-        replies.len(),
-        seen.calls.len()
-    );
+    ensure!(seen.calls.len() == replies.len(), "{} calls made, {} reported", replies.len(), seen.calls.len());
     Ok(judge(&oracle.truths()?, &seen, replies))
 }
 
@@ -142,10 +125,7 @@ fn known_exceptions() -> Result<()> {
             rate(t.wrong)
         );
         ensure!(t.done >= 50, "{tool}: only {} acts", t.done);
-        ensure!(
-            t.seen == t.done,
-            "{tool}: charged wrong is allowed, unseen is not"
-        );
+        ensure!(t.seen == t.done, "{tool}: charged wrong is allowed, unseen is not");
         let rest = verdict.total;
         ensure!(
             rest.seen == rest.done && rest.missed + rest.wrong == 0,

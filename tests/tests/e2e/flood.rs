@@ -82,12 +82,10 @@ fn flood() -> Result<()> {
         if !text.contains(r#""type":"effect""#) {
             return true;
         }
-        adding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(text);
+        adding.lock().unwrap_or_else(PoisonError::into_inner).add(text);
         false
     })?;
+    agent.warm()?;
     let dir = tempfile::tempdir()?;
     let mut client = Client::start(Command::new(program("flooder")?), Manner::default())?;
     let arguments = json!({"seconds": seconds(), "workers": 2, "dir": dir.path()});
@@ -121,32 +119,18 @@ fn flood() -> Result<()> {
     }
     let done: Value = serde_json::from_str(reply.text()).context("the flooder's sums")?;
     let pids = done["pids"].as_array().context("pids")?;
-    let pids: HashSet<u32> = pids
-        .iter()
-        .filter_map(|p| Some(p.as_u64()? as u32))
-        .collect();
+    let pids: HashSet<u32> = pids.iter().filter_map(|p| Some(p.as_u64()? as u32)).collect();
     let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
     sums.pick(&pids);
     let lost = agent.lost()?;
     for line in &lost {
         println!("lost line: {} +{} = {}", line.cause, line.count, line.total);
     }
-    println!(
-        "{} effect lines, peak RSS {:.1} MB",
-        sums.lines,
-        peak as f64 / 1e6
-    );
+    println!("{} effect lines, peak RSS {:.1} MB", sums.lines, peak as f64 / 1e6);
     let mut wrong = Vec::new();
-    for (n, (name, cause)) in [("opens", "ring:open"), ("connects", "ring:net")]
-        .iter()
-        .enumerate()
-    {
+    for (n, (name, cause)) in [("opens", "ring:open"), ("connects", "ring:net")].iter().enumerate() {
         let sum = |lines: &[engine::output::LostLine]| -> u64 {
-            lines
-                .iter()
-                .filter(|l| l.cause == *cause)
-                .map(|l| l.count)
-                .sum()
+            lines.iter().filter(|l| l.cause == *cause).map(|l| l.count).sum()
         };
         let lost = sum(&lost) - sum(&before);
         let did = done[name].as_u64().context("a count")?;

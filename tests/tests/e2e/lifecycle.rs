@@ -2,11 +2,19 @@
 
 use std::{
     collections::BTreeSet,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use e2e::{agent::Agent, client::Manner, scenario::Oracle, sys, world::World};
+use e2e::{
+    agent::Agent,
+    client::{Client, Manner},
+    scenario::{Oracle, program},
+    sys,
+    world::World,
+};
+use serde_json::json;
 
 /// What is loaded: programs, maps, links.
 fn loaded() -> [BTreeSet<u32>; 3] {
@@ -19,39 +27,22 @@ fn lifecycle() -> Result<()> {
     let world = World::new()?;
     let before = loaded();
     let mut starts = Vec::new();
-    for (n, signal) in [
-        libc::SIGINT,
-        libc::SIGTERM,
-        libc::SIGINT,
-        libc::SIGTERM,
-        libc::SIGINT,
-    ]
-    .into_iter()
-    .enumerate()
+    for (n, signal) in
+        [libc::SIGINT, libc::SIGTERM, libc::SIGINT, libc::SIGTERM, libc::SIGINT].into_iter().enumerate()
     {
-        let mut agent = Agent::start(&[])?;
+        let mut agent = Agent::start_with(&[], |_| true)?;
         starts.push(agent.attached_in);
         // With a server alive at the end, so that all hooks are attached.
         let mut oracle = Oracle::start(&world, &format!("life{n}"), Manner::default())?;
         oracle.call("open_read")?;
         agent.server(oracle.client.pid())?;
         let during = loaded();
-        for (what, (old, new)) in ["programs", "maps", "links"]
-            .iter()
-            .zip(before.iter().zip(&during))
-        {
-            ensure!(
-                new.difference(old).count() > 0,
-                "no {what} are loaded while it runs"
-            );
+        for (what, (old, new)) in ["programs", "maps", "links"].iter().zip(before.iter().zip(&during)) {
+            ensure!(new.difference(old).count() > 0, "no {what} are loaded while it runs");
         }
         let asked = Instant::now();
         let status = agent.stop(signal)?;
-        ensure!(
-            status.success(),
-            "after signal {signal}: {status}, {}",
-            agent.errors()
-        );
+        ensure!(status.success(), "after signal {signal}: {status}, {}", agent.errors());
         let stopped = asked.elapsed();
         ensure!(stopped < Duration::from_secs(2), "took {stopped:?} to stop");
         // The kernel frees programs after a grace period.
@@ -79,9 +70,36 @@ fn lifecycle() -> Result<()> {
     }
     // The others include what else the machine was doing.
     let fastest = starts.iter().min().copied().unwrap_or_default();
-    ensure!(
-        fastest < Duration::from_millis(500),
-        "fastest start {fastest:?}"
-    );
+    ensure!(fastest < Duration::from_millis(500), "fastest start {fastest:?}");
+    Ok(())
+}
+
+/// The first server after a quiet time: what was missed while hooks attached is marked.
+#[test]
+fn cold_start() -> Result<()> {
+    for round in 0..5 {
+        let agent = Agent::start_with(&[], |_| true)?;
+        let mut command = Command::new(program("forger")?);
+        command.args(["--forge", "proc"]);
+        let mut client = Client::start(command, Manner::default())?;
+        for _ in 0..20 {
+            client.call("ping_tool", &json!({}))?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        agent.rest();
+        let server = agent.server(client.pid())?;
+        let seen = agent.observed(&server.server.id)?;
+        let missed = 20 - seen.calls.len();
+        println!(
+            "round {round}: gap {:.1} ms, partial {}, {missed} of the first calls missed",
+            server.startup.gap_ms, server.startup.partial
+        );
+        ensure!(seen.calls.len() > 10, "only {} of 20 calls", seen.calls.len());
+        ensure!(
+            server.startup.partial && server.startup.gap_ms > 0.0,
+            "hooks that were not attached when it began, and nothing says so: {:?}",
+            server.startup
+        );
+    }
     Ok(())
 }

@@ -24,17 +24,12 @@ fn servers(agent: &Agent) -> Result<Vec<(u32, Vec<String>)>> {
 #[test]
 fn no_servers() -> Result<()> {
     let agent = Agent::start(&[])?;
-    let pipeline = Command::new("sh")
-        .args(["-c", "find / -maxdepth 2 | xargs -n1 echo | sort | tail -1"])
-        .output()?;
-    ensure!(
-        pipeline.status.success() && !pipeline.stdout.is_empty(),
-        "{pipeline:?}"
-    );
+    let pipeline =
+        Command::new("sh").args(["-c", "find / -maxdepth 2 | xargs -n1 echo | sort | tail -1"]).output()?;
+    ensure!(pipeline.status.success() && !pipeline.stdout.is_empty(), "{pipeline:?}");
     let framed = |body: &str| format!("Content-Length: {}\r\n\r\n{body}", body.len());
     let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"processId":1,"rootUri":null,"capabilities":{}}}"#;
-    let hover =
-        r#"{"jsonrpc":"2.0","id":1,"method":"textDocument/hover","params":{"name":"tools/call"}}"#;
+    let hover = r#"{"jsonrpc":"2.0","id":1,"method":"textDocument/hover","params":{"name":"tools/call"}}"#;
     let streams = [
         // A language server: JSON-RPC, framed by headers.
         framed(initialize) + &framed(hover),
@@ -46,15 +41,14 @@ fn no_servers() -> Result<()> {
     ];
     for link in [Link::Pipes, Link::Sockets] {
         for stream in &streams {
-            let manner = Manner {
-                link,
-                ..Manner::default()
-            };
+            let manner = Manner { link, ..Manner::default() };
             let cat = Client::launch(Command::new("cat"), manner)?;
             cat.send(stream.as_bytes())?;
             std::thread::sleep(Duration::from_millis(50));
             // The same words later must not bring it back.
-            cat.send(b"{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}\n")?;
+            cat.send(
+                b"{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}\n",
+            )?;
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -118,54 +112,23 @@ fn launchers() -> Result<()> {
     let time = real::time(&world)?;
     let python = time.argv[0].replace("mcp-server-time", "python");
     let words = |w: &[&str]| w.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
-    let npm = e2e::workspace()
-        .join("target/e2e/npm")
-        .display()
-        .to_string();
+    let npm = e2e::workspace().join("target/e2e/npm").display().to_string();
     let npx = ["npx", "--offline", "--prefix", &npm, "mcp-server-memory"];
     let shell = format!("cd / && {python} -m mcp_server_time; exit $?");
     // (command line, what the leaf's must contain, package)
     let chains = [
-        (
-            words(&npx),
-            "mcp-server-memory",
-            "npm:@modelcontextprotocol/server-memory",
-        ),
-        (
-            memory.argv.clone(),
-            "server-memory",
-            "npm:@modelcontextprotocol/server-memory",
-        ),
+        (words(&npx), "mcp-server-memory", "npm:@modelcontextprotocol/server-memory"),
+        (memory.argv.clone(), "server-memory", "npm:@modelcontextprotocol/server-memory"),
         (time.argv.clone(), "mcp-server-time", "pypi:mcp-server-time"),
-        (
-            words(&[&python, "-m", "mcp_server_time"]),
-            "mcp_server_time",
-            "pypi:mcp-server-time",
-        ),
-        (
-            words(&["sh", "-c", &shell]),
-            "mcp_server_time",
-            "pypi:mcp-server-time",
-        ),
+        (words(&[&python, "-m", "mcp_server_time"]), "mcp_server_time", "pypi:mcp-server-time"),
+        (words(&["sh", "-c", &shell]), "mcp_server_time", "pypi:mcp-server-time"),
     ];
     for (argv, mark, package) in &chains {
         let mut command = Command::new(&argv[0]);
-        command
-            .args(&argv[1..])
-            .envs(memory.env.iter().map(|(k, v)| (k, v)));
+        command.args(&argv[1..]).envs(memory.env.iter().map(|(k, v)| (k, v)));
         command.stderr(std::process::Stdio::null());
-        let link = if argv[0] == "npx" {
-            Link::Sockets
-        } else {
-            Link::Pipes
-        };
-        let mut client = Client::start(
-            command,
-            Manner {
-                link,
-                ..Manner::default()
-            },
-        )?;
+        let link = if argv[0] == "npx" { Link::Sockets } else { Link::Pipes };
+        let mut client = Client::start(command, Manner { link, ..Manner::default() })?;
         client.list()?;
         let (tool, arguments) = match package.starts_with("npm:") {
             true => ("read_graph", json!({})),
@@ -189,12 +152,7 @@ fn launchers() -> Result<()> {
         ensure!(named, "{argv:?}: not identified as {package}");
         let calls = agent.observed(&found.server.id)?.calls;
         ensure!(calls.len() == 1, "{argv:?}: {} calls", calls.len());
-        println!(
-            "{}: {package}, leaf {leaf} of {}, startup {:?}",
-            argv[0],
-            client.pid(),
-            found.startup
-        );
+        println!("{}: {package}, leaf {leaf} of {}, startup {:?}", argv[0], client.pid(), found.startup);
     }
     let found = servers(&agent)?;
     ensure!(found.len() == chains.len(), "one server a chain: {found:?}");
@@ -204,8 +162,5 @@ fn launchers() -> Result<()> {
 /// The one child of a process.
 fn child_of(pid: u32) -> Result<Option<u32>> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    Ok(children
-        .split_whitespace()
-        .next()
-        .and_then(|c| c.parse().ok()))
+    Ok(children.split_whitespace().next().and_then(|c| c.parse().ok()))
 }

@@ -41,28 +41,12 @@ fn resolved(path: &str) -> String {
 fn understand(line: &EffectLine) -> Option<(Kind, String)> {
     Some(match &*line.effect {
         Effect::Open { path, deleted, .. } => {
-            let mark = if *deleted && !path.ends_with(" (deleted)") {
-                " (deleted)"
-            } else {
-                ""
-            };
+            let mark = if *deleted && !path.ends_with(" (deleted)") { " (deleted)" } else { "" };
             (Kind::Open, format!("{path}{mark}"))
         }
-        Effect::Exec { path, script, .. } => {
-            (Kind::Exec, resolved(script.as_ref().unwrap_or(path)))
-        }
-        Effect::Net {
-            op: NetOp::Connect,
-            address,
-            port,
-            ..
-        } => (Kind::Connect, format!("{address}:{port}")),
-        Effect::Unix {
-            op: NetOp::Connect,
-            path,
-            error: 0,
-            ..
-        } => (Kind::UnixConnect, path.clone()),
+        Effect::Exec { path, script, .. } => (Kind::Exec, resolved(script.as_ref().unwrap_or(path))),
+        Effect::Net { op: NetOp::Connect, address, port, .. } => (Kind::Connect, format!("{address}:{port}")),
+        Effect::Unix { op: NetOp::Connect, path, error: 0, .. } => (Kind::UnixConnect, path.clone()),
         Effect::PathOp { op, path, .. } => match op {
             PathOpKind::Unlink => (Kind::Unlink, path.clone()),
             PathOpKind::Rename => (Kind::Rename, path.clone()),
@@ -97,12 +81,7 @@ fn warm(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn compare(
-    world: &World,
-    agent: &Agent,
-    plan: &Plan,
-    link: Link,
-) -> Result<BTreeMap<Kind, [u64; 3]>> {
+fn compare(world: &World, agent: &Agent, plan: &Plan, link: Link) -> Result<BTreeMap<Kind, [u64; 3]>> {
     if plan.installs {
         warm(plan)?;
     }
@@ -111,16 +90,8 @@ fn compare(
     command.args(&plan.argv[1..]);
     command.envs(plan.env.iter().map(|(k, v)| (k, v)));
     command.stderr(std::process::Stdio::null());
-    let order = if link == Link::Pipes {
-        Order::Python
-    } else {
-        Order::TypeScript
-    };
-    let manner = Manner {
-        link,
-        order,
-        ..Manner::default()
-    };
+    let order = if link == Link::Pipes { Order::Python } else { Order::TypeScript };
+    let manner = Manner { link, order, ..Manner::default() };
     let mut client = Client::start(command, manner)?;
     client.list()?;
     thread::sleep(SPACE * 4);
@@ -128,11 +99,7 @@ fn compare(
     for (tool, arguments) in &plan.calls {
         let sent_ns = utc_ns();
         let (_, reply) = client.call(tool, arguments)?;
-        made.push(Made {
-            tool,
-            sent_ns,
-            replied_ns: utc_ns(),
-        });
+        made.push(Made { tool, sent_ns, replied_ns: utc_ns() });
         ensure!(reply.is_ok(), "{} {tool}: {}", plan.name, reply.body);
         thread::sleep(SPACE);
     }
@@ -151,10 +118,7 @@ fn compare(
     }
 
     let mut counts = Counts::new();
-    for theirs in strace::read(&log)?
-        .into_iter()
-        .filter(|s| s.utc_ns < end_ns)
-    {
+    for theirs in strace::read(&log)?.into_iter().filter(|s| s.utc_ns < end_ns) {
         if let Some(n) = turn(&made, theirs.utc_ns) {
             let what = match theirs.kind {
                 Kind::Exec => resolved(&theirs.what),
@@ -174,10 +138,7 @@ fn compare(
                 && line.scope.tool.as_deref() == Some(made[n].tool);
             charged += u64::from(right);
             if !right {
-                mischarged.push(format!(
-                    "{:?} during {}: {:?}",
-                    line.effect, made[n].tool, line.scope
-                ));
+                mischarged.push(format!("{:?} during {}: {:?}", line.effect, made[n].tool, line.scope));
             }
         }
         if let Some((kind, what)) = understand(line) {
@@ -196,11 +157,7 @@ fn compare(
         println!("  mischarged: {one}");
     }
     let totals = differences(plan, &made, &counts)?;
-    ensure!(
-        mischarged.is_empty(),
-        "{}: charged to something else",
-        plan.name
-    );
+    ensure!(mischarged.is_empty(), "{}: charged to something else", plan.name);
     Ok(totals)
 }
 
@@ -214,19 +171,12 @@ fn differences(plan: &Plan, made: &[Made], counts: &Counts) -> Result<BTreeMap<K
         total[0] += theirs;
         total[1] += ours;
         total[2] += theirs.abs_diff(*ours);
-        let tool = by_tool
-            .entry(made[*n].tool)
-            .or_default()
-            .entry(*kind)
-            .or_default();
+        let tool = by_tool.entry(made[*n].tool).or_default().entry(*kind).or_default();
         tool[0] += theirs;
         tool[1] += ours;
         if theirs != ours {
             let why = rule(*kind, what);
-            println!(
-                "  {} {kind:?} {what}: strace {theirs}, ours {ours}: {why:?}",
-                made[*n].tool
-            );
+            println!("  {} {kind:?} {what}: strace {theirs}, ours {ours}: {why:?}", made[*n].tool);
             let vital = matches!(kind, Kind::Exec | Kind::Connect | Kind::UnixConnect);
             if why.is_none() || (vital && ours < theirs) {
                 unexplained.push(what);
@@ -236,11 +186,7 @@ fn differences(plan: &Plan, made: &[Made], counts: &Counts) -> Result<BTreeMap<K
     for (tool, kinds) in by_tool {
         println!("  {tool}: {kinds:?} (strace, ours)");
     }
-    ensure!(
-        unexplained.is_empty(),
-        "{}: unexplained: {unexplained:?}",
-        plan.name
-    );
+    ensure!(unexplained.is_empty(), "{}: unexplained: {unexplained:?}", plan.name);
     Ok(totals)
 }
 
@@ -282,13 +228,7 @@ fn real_servers() -> Result<()> {
     for (kind, [theirs, _, apart]) in &totals {
         ensure!(apart * 100 <= *theirs, "{kind:?}: more than 1 % apart");
     }
-    for kind in [
-        Kind::Open,
-        Kind::Exec,
-        Kind::Connect,
-        Kind::Rename,
-        Kind::Mkdir,
-    ] {
+    for kind in [Kind::Open, Kind::Exec, Kind::Connect, Kind::Rename, Kind::Mkdir] {
         ensure!(totals.contains_key(&kind), "no {kind:?} to compare");
     }
     Ok(())

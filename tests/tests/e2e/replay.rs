@@ -25,10 +25,7 @@ fn replay(program: &Path, file: &Path) -> Result<Output> {
 }
 
 fn count(haystack: &[u8], needle: &[u8]) -> usize {
-    haystack
-        .windows(needle.len())
-        .filter(|w| w == &needle)
-        .count()
+    haystack.windows(needle.len()).filter(|w| w == &needle).count()
 }
 
 #[test]
@@ -57,37 +54,20 @@ fn replay_is_byte_identical() -> Result<()> {
     agent.stop(libc::SIGINT)?;
     let printed: Vec<String> = agent.lines()?.into_iter().map(|p| p.text + "\n").collect();
     let printed = printed.concat();
-    ensure!(
-        fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600,
-        "mode"
-    );
+    ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "mode");
     let bytes = fs::read(&file)?;
-    println!(
-        "{} bytes recorded, {} lines",
-        bytes.len(),
-        printed.lines().count()
-    );
+    println!("{} bytes recorded, {} lines", bytes.len(), printed.lines().count());
     for secret in secrets.iter().copied().chain(["918273645"]) {
-        ensure!(
-            count(&bytes, secret.as_bytes()) == 0,
-            "{secret} is in the recording"
-        );
+        ensure!(count(&bytes, secret.as_bytes()) == 0, "{secret} is in the recording");
         ensure!(!printed.contains(secret), "{secret} is in the output");
     }
     // The tool names are there: the search above looked at the right thing.
-    ensure!(
-        count(&bytes, b"open_read") > 0,
-        "no channel bytes in the recording"
-    );
+    ensure!(count(&bytes, b"open_read") > 0, "no channel bytes in the recording");
 
     let program = super::bad_input::open_copy(dir.path())?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
     let again = replay(&program, &file)?;
-    ensure!(
-        again.status.success(),
-        "{}",
-        String::from_utf8_lossy(&again.stderr)
-    );
+    ensure!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     if again.stdout != printed.as_bytes() {
         let again = String::from_utf8_lossy(&again.stdout);
         let first = printed.lines().zip(again.lines()).position(|(a, b)| a != b);
@@ -116,11 +96,7 @@ fn refused(program: &Path, dir: &Path, good: &[u8]) -> Result<()> {
         ("head", &good[..7], &["cut"]),
         ("version", &version, &["version"]),
         ("damaged", &damaged, &["damaged", "byte 8"]),
-        (
-            "foreign",
-            b"{\"type\":\"effect\"}\n",
-            &["not a Toolwarden recording"],
-        ),
+        ("foreign", b"{\"type\":\"effect\"}\n", &["not a Toolwarden recording"]),
     ];
     for (name, bytes, words) in cases {
         let file = dir.join(format!("{name}.twrec"));
@@ -129,14 +105,8 @@ fn refused(program: &Path, dir: &Path, good: &[u8]) -> Result<()> {
         let said = String::from_utf8_lossy(&run.stderr);
         println!("{name}: {}", said.trim());
         ensure!(!run.status.success(), "{name}: accepted");
-        ensure!(
-            said.trim().lines().count() == 1,
-            "{name}: one message, not {said}"
-        );
-        ensure!(
-            said.contains(&format!("{name}.twrec")),
-            "{name}: which file? {said}"
-        );
+        ensure!(said.trim().lines().count() == 1, "{name}: one message, not {said}");
+        ensure!(said.contains(&format!("{name}.twrec")), "{name}: which file? {said}");
         for word in words {
             ensure!(said.contains(word), "{name}: no {word:?} in {said}");
         }
@@ -145,9 +115,6 @@ fn refused(program: &Path, dir: &Path, good: &[u8]) -> Result<()> {
     }
     let run = replay(program, &dir.join("nowhere.twrec"))?;
     let said = String::from_utf8(run.stderr).context("stderr")?;
-    ensure!(
-        !run.status.success() && said.contains("nowhere.twrec"),
-        "{said}"
-    );
+    ensure!(!run.status.success() && said.contains("nowhere.twrec"), "{said}");
     Ok(())
 }

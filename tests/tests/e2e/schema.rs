@@ -26,10 +26,7 @@ fn schema() -> Result<()> {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for printed in &lines {
         let line: Value = serde_json::from_str(&printed.text)?;
-        let errors: Vec<_> = validator
-            .iter_errors(&line)
-            .map(|e| e.to_string())
-            .collect();
+        let errors: Vec<_> = validator.iter_errors(&line).map(|e| e.to_string()).collect();
         ensure!(errors.is_empty(), "{errors:?}\n{line:#}");
         let name = |v: &Value| v.as_str().unwrap_or("?").to_owned();
         *types.entry(name(&line["type"])).or_default() += 1;
@@ -44,9 +41,7 @@ fn schema() -> Result<()> {
     ensure!(kinds.len() >= 14, "kinds of effects: {kinds:?}");
     // Broken in every way that matters.
     let mut refused = 0;
-    let good = lines
-        .iter()
-        .find(|p| p.text.contains("\"type\":\"effect\""));
+    let good = lines.iter().find(|p| p.text.contains("\"type\":\"effect\""));
     let good: Value = serde_json::from_str(&good.context("an effect line")?.text)?;
     let breaks: [(&str, Value); 5] = [
         ("/type", json!("effekt")),
@@ -58,10 +53,7 @@ fn schema() -> Result<()> {
     for (at, value) in breaks {
         let mut broken = good.clone();
         *broken.pointer_mut(at).with_context(|| at.to_owned())? = value;
-        ensure!(
-            !validator.is_valid(&broken),
-            "passes although broken at {at}"
-        );
+        ensure!(!validator.is_valid(&broken), "passes although broken at {at}");
         refused += 1;
     }
     for key in ["server", "scope", "process", "effect", "uid"] {

@@ -22,21 +22,9 @@ pub(crate) const SPACE: Duration = Duration::from_millis(30);
 pub(crate) fn manners() -> [Manner; 4] {
     [
         Manner::default(),
-        Manner {
-            link: Link::Sockets,
-            order: Order::Python,
-            era: Era::Stateless,
-            text_ids: true,
-        },
-        Manner {
-            order: Order::ArgumentsFirst,
-            era: Era::Stateless,
-            ..Manner::default()
-        },
-        Manner {
-            link: Link::Sockets,
-            ..Manner::default()
-        },
+        Manner { link: Link::Sockets, order: Order::Python, era: Era::Stateless, text_ids: true },
+        Manner { order: Order::ArgumentsFirst, era: Era::Stateless, ..Manner::default() },
+        Manner { link: Link::Sockets, ..Manner::default() },
     ]
 }
 
@@ -100,21 +88,9 @@ fn oracle_spaced() -> Result<()> {
     }
     ensure!(calls >= CALLS, "{calls} calls");
     ensure!(all.by_kind.len() == 17, "kinds: {:?}", all.by_kind.keys());
-    ensure!(
-        all.total.seen == all.total.done,
-        "not every effect was seen"
-    );
-    ensure!(
-        all.total.right == all.total.done,
-        "not every charge is right"
-    );
-    ensure!(
-        all.lineage.right == all.lineage.done,
-        "lineage is not right"
-    );
-    ensure!(
-        all.delayed * 100 <= all.total.done,
-        "the machine is too busy to judge late work"
-    );
+    ensure!(all.total.seen == all.total.done, "not every effect was seen");
+    ensure!(all.total.right == all.total.done, "not every charge is right");
+    ensure!(all.lineage.right == all.lineage.done, "lineage is not right");
+    ensure!(all.delayed * 100 <= all.total.done, "the machine is too busy to judge late work");
     Ok(())
 }

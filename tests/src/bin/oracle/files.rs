@@ -16,11 +16,7 @@ fn make(call: &Call, path: &str) -> io::Result<()> {
 }
 
 fn op(call: &Call, op: PathOpKind, path: &str, to: Option<&str>) -> io::Result<()> {
-    call.will(Act::PathOp {
-        op,
-        path: path.to_owned(),
-        to: to.map(str::to_owned),
-    })
+    call.will(Act::PathOp { op, path: path.to_owned(), to: to.map(str::to_owned) })
 }
 
 fn directory(path: &str) -> Act {

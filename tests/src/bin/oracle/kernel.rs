@@ -12,11 +12,7 @@ use engine::output::SyscallAbi;
 use crate::{log::Call, process::in_child};
 
 fn special(call: &Call, name: &str) -> io::Result<()> {
-    call.will(Act::Special {
-        name: name.to_owned(),
-        abi: SyscallAbi::X86_64,
-        text: None,
-    })
+    call.will(Act::Special { name: name.to_owned(), abi: SyscallAbi::X86_64, text: None })
 }
 
 fn ring(call: &Call) -> io::Result<Ring> {
@@ -143,10 +139,7 @@ const RARE: [libc::c_long; 14] = [
 /// One of them three times; the neighbours use another.
 pub(crate) fn rare_syscall(call: &Call) -> io::Result<()> {
     let nr = call.pick(&RARE)?;
-    let act = Act::Syscall {
-        abi: SyscallAbi::X86_64,
-        nr: nr as u32,
-    };
+    let act = Act::Syscall { abi: SyscallAbi::X86_64, nr: nr as u32 };
     call.will_times(3, act)?;
     for _ in 0..3 {
         // Most refuse the address 0.

@@ -89,19 +89,12 @@ impl Call {
 
     /// A number argument.
     pub(crate) fn number(&self, name: &str, default: u64) -> u64 {
-        self.args
-            .get(name)
-            .and_then(Value::as_u64)
-            .unwrap_or(default)
+        self.args.get(name).and_then(Value::as_u64).unwrap_or(default)
     }
 
     /// A path of this call's own.
     pub(crate) fn path(&self, stem: &str) -> String {
-        self.env
-            .dir
-            .join(format!("{stem}-{}", self.serial))
-            .display()
-            .to_string()
+        self.env.dir.join(format!("{stem}-{}", self.serial)).display().to_string()
     }
 
     /// Name of a file that was there before the first call and that the neighbours do not use.
@@ -129,7 +122,6 @@ impl Call {
     /// One of several equal peers that the neighbours do not use.
     pub(crate) fn pick<T: Clone>(&self, peers: &[T]) -> io::Result<T> {
         let pick = peers.get(self.serial as usize % peers.len().max(1));
-        pick.cloned()
-            .ok_or_else(|| io::Error::other("no such peer"))
+        pick.cloned().ok_or_else(|| io::Error::other("no such peer"))
     }
 }

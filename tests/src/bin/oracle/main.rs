@@ -34,9 +34,7 @@ fn main() -> anyhow::Result<()> {
             pipes = true;
             continue;
         }
-        let value = args
-            .next()
-            .with_context(|| format!("{flag} needs a value"))?;
+        let value = args.next().with_context(|| format!("{flag} needs a value"))?;
         match flag.as_str() {
             "--truth" => truth = Some(value),
             "--dir" => dir = Some(PathBuf::from(value)),

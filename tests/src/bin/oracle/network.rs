@@ -114,22 +114,12 @@ fn question(name: &str, record: u16) -> Vec<u8> {
 
 fn resolve(call: &Call, record: u16, connect: bool) -> io::Result<()> {
     let resolver = call.pick(&call.env.peers.resolvers)?;
-    let to: SocketAddr = (
-        resolver
-            .parse::<std::net::Ipv4Addr>()
-            .map_err(io::Error::other)?,
-        53,
-    )
-        .into();
+    let to: SocketAddr = (resolver.parse::<std::net::Ipv4Addr>().map_err(io::Error::other)?, 53).into();
     let name = format!("q{}.oracle.test", call.serial);
     let socket = sys::udp(libc::AF_INET)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     let at = sys::boot_ns();
-    let op = if connect {
-        NetOp::Connect
-    } else {
-        NetOp::Sendmsg
-    };
+    let op = if connect { NetOp::Connect } else { NetOp::Sendmsg };
     call.will(net(op, to, "udp"))?;
     call.will(Act::DnsQuery {
         name: name.clone(),
@@ -153,11 +143,7 @@ fn resolve(call: &Call, record: u16, connect: bool) -> io::Result<()> {
         let last: [u8; 16] = answer[n - 16..n].try_into().map_err(io::Error::other)?;
         Ipv6Addr::from(last).to_string()
     };
-    let answer = Act::DnsAnswer {
-        name,
-        addresses: vec![addresses],
-        resolver,
-    };
+    let answer = Act::DnsAnswer { name, addresses: vec![addresses], resolver };
     call.did(at, sys::pid(), 1, answer)?;
     call.did(at, sys::pid(), 1, flow(to, "udp", ask.len(), n))
 }
@@ -188,11 +174,7 @@ pub(crate) fn listen(call: &Call) -> io::Result<()> {
 }
 
 fn unix(op: NetOp, path: &str, error: i32) -> Act {
-    Act::Unix {
-        op,
-        path: path.to_owned(),
-        error: error as u32,
-    }
+    Act::Unix { op, path: path.to_owned(), error: error as u32 }
 }
 
 pub(crate) fn unix_connect(call: &Call) -> io::Result<()> {
@@ -271,11 +253,7 @@ pub(crate) fn tls_hello(call: &Call) -> io::Result<()> {
     let mut socket = connected(call, to)?;
     let sni = format!("h{}.oracle.test", call.serial);
     let hello = client_hello(&sni);
-    call.will(Act::TlsHello {
-        sni: Some(sni),
-        address: to.ip().to_string(),
-        port: to.port(),
-    })?;
+    call.will(Act::TlsHello { sni: Some(sni), address: to.ip().to_string(), port: to.port() })?;
     call.will(flow(to, "tcp", hello.len(), 0))?;
     socket.write_all(&hello)?;
     socket.shutdown(std::net::Shutdown::Write)?;

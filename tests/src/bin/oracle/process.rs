@@ -20,15 +20,9 @@ pub(crate) fn reaped(call: &Call, at: u64, child: u32) -> io::Result<()> {
     let status = sys::wait(child)?;
     let signal = (status & 0x7f) as u32;
     let act = if signal == 0 {
-        Act::Exit {
-            code: Some((status >> 8) as u32),
-            signal: None,
-        }
+        Act::Exit { code: Some((status >> 8) as u32), signal: None }
     } else {
-        Act::Exit {
-            code: None,
-            signal: Some(signal),
-        }
+        Act::Exit { code: None, signal: Some(signal) }
     };
     call.did(at, child, 1, act)
 }
@@ -92,13 +86,7 @@ fn exec_fd(call: &Call, fd: &impl std::os::fd::AsRawFd, memfd: bool, path: &str)
         127
     })?;
     let argv = owned(&["tiny", &call.serial.to_string()]);
-    let exec = Act::Exec {
-        path: path.to_owned(),
-        argv,
-        script: None,
-        memfd,
-        deleted: true,
-    };
+    let exec = Act::Exec { path: path.to_owned(), argv, script: None, memfd, deleted: true };
     call.did(at, child, 1, exec)?;
     reaped(call, at, child)
 }
@@ -120,11 +108,7 @@ pub(crate) fn exec_deleted(call: &Call) -> io::Result<()> {
     call.will(Act::open_create(&path))?;
     let fd = sys::open(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)?;
     sys::write(fd.as_raw_fd(), &TINY)?;
-    let op = |op| Act::PathOp {
-        op,
-        path: path.clone(),
-        to: None,
-    };
+    let op = |op| Act::PathOp { op, path: path.clone(), to: None };
     call.will(op(PathOpKind::Chmod))?;
     sys::plain(libc::SYS_fchmod, [sys::number(&fd), 0o700, 0, 0])?;
     drop(fd);
@@ -166,10 +150,7 @@ fn late_open(call: &Call, ms: u64) -> io::Result<()> {
 fn late_open_and_exit(call: &Call, ms: u64) -> c_int {
     let opened = late_open(call, ms);
     let code = i32::from(opened.is_err());
-    let exit = Act::Exit {
-        code: Some(code as u32),
-        signal: None,
-    };
+    let exit = Act::Exit { code: Some(code as u32), signal: None };
     i32::from(call.will(exit).is_err()) | code
 }
 

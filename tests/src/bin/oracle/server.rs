@@ -12,9 +12,9 @@ use e2e::truth::Act;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler, ServiceExt as _,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode,
-        Implementation, JsonObject, ListToolsResult, NumberOrString, PaginatedRequestParams,
-        ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode, Implementation,
+        JsonObject, ListToolsResult, NumberOrString, PaginatedRequestParams, ProgressNotificationParam,
+        ServerCapabilities, ServerConfig, Tool,
     },
     service::RequestContext,
     transport,
@@ -28,14 +28,7 @@ use crate::{
 };
 
 /// Tools that live here.
-const OWN: &[&str] = &[
-    "echo",
-    "big_reply",
-    "error_tool",
-    "fail",
-    "progress",
-    "slow",
-];
+const OWN: &[&str] = &["echo", "big_reply", "error_tool", "fail", "progress", "slow"];
 
 struct Oracle {
     env: Arc<Env>,
@@ -44,10 +37,7 @@ struct Oracle {
 
 /// Serves one client on stdio to the end of its input. `pipes` lets rmcp reopen the two pipes.
 pub(crate) async fn serve(env: Arc<Env>, pipes: bool) -> anyhow::Result<()> {
-    let oracle = Oracle {
-        env,
-        calls: AtomicU32::new(0),
-    };
+    let oracle = Oracle { env, calls: AtomicU32::new(0) };
     let service = if pipes {
         oracle.serve(transport::stdio_pipes()).await?
     } else {
@@ -119,9 +109,8 @@ impl ServerHandler for Oracle {
         schema.insert("type".into(), "object".into());
         let schema = Arc::new(schema);
         let names = TOOLS.iter().map(|t| t.0).chain(OWN.iter().copied());
-        let tools = names
-            .map(|name| Tool::new(name, "An act with known effects", Arc::clone(&schema)))
-            .collect();
+        let tools =
+            names.map(|name| Tool::new(name, "An act with known effects", Arc::clone(&schema))).collect();
         Ok(ListToolsResult::with_all_items(tools))
     }
 
@@ -144,9 +133,7 @@ impl ServerHandler for Oracle {
             return self.own(call, context).await.map(Into::into);
         };
         // On the blocking pool: the thread that acts is rarely the one that read the request.
-        let acted: io::Result<()> = tokio::task::spawn_blocking(move || tool(&call))
-            .await
-            .map_err(failed)?;
+        let acted: io::Result<()> = tokio::task::spawn_blocking(move || tool(&call)).await.map_err(failed)?;
         match acted {
             Ok(()) => Ok(text("done").into()),
             Err(e) => Ok(CallToolResult::error(vec![ContentBlock::text(e.to_string())]).into()),

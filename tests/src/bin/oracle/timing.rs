@@ -22,13 +22,9 @@ fn open_own(call: &Call, stem: &str) -> io::Result<()> {
 pub(crate) fn threads(call: &Call) -> io::Result<()> {
     let n = call.number("n", 4);
     thread::scope(|scope| {
-        let all: Vec<_> = (0..n)
-            .map(|i| scope.spawn(move || open_own(call, &format!("thread{i}"))))
-            .collect();
-        all.into_iter().try_for_each(|one| {
-            one.join()
-                .map_err(|_| io::Error::other("a thread panicked"))?
-        })
+        let all: Vec<_> =
+            (0..n).map(|i| scope.spawn(move || open_own(call, &format!("thread{i}")))).collect();
+        all.into_iter().try_for_each(|one| one.join().map_err(|_| io::Error::other("a thread panicked"))?)
     })
 }
 
@@ -97,10 +93,7 @@ pub(crate) fn burn_cpu(call: &Call) -> io::Result<()> {
 }
 
 fn thread_cpu_ns() -> u64 {
-    let mut t = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
