@@ -17,9 +17,7 @@ pub struct Stream<'a> {
 impl<'a> Stream<'a> {
     /// Any bytes make a stream.
     pub fn new(data: &'a [u8]) -> Self {
-        let (n, rest) = data
-            .split_first()
-            .map_or((0, data), |(n, rest)| (usize::from(*n), rest));
+        let (n, rest) = data.split_first().map_or((0, data), |(n, rest)| (usize::from(*n), rest));
         let (cuts, bytes) = rest.split_at(n.min(rest.len()));
         Self { cuts, bytes }
     }
@@ -29,11 +27,7 @@ impl<'a> Stream<'a> {
         let mut bytes = self.bytes;
         for cut in self.cuts {
             let gap = cut.checked_sub(248).map(u64::from);
-            let len = if gap.is_some() {
-                1
-            } else {
-                usize::from(*cut) + 1
-            };
+            let len = if gap.is_some() { 1 } else { usize::from(*cut) + 1 };
             let (piece, rest) = bytes.split_at(len.min(bytes.len()));
             each(piece, gap);
             bytes = rest;

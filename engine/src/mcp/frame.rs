@@ -72,10 +72,7 @@ struct Argument {
 impl Framer {
     /// `include_arguments`: keep the beginnings of argument values.
     pub fn new(include_arguments: bool) -> Self {
-        Self {
-            include_arguments,
-            ..Self::default()
-        }
+        Self { include_arguments, ..Self::default() }
     }
 
     /// The next bytes. `digests`: keyed hashes of the argument values that end in them, in order,
@@ -154,14 +151,7 @@ impl Framer {
         match self.scanner.gap() {
             Cutting::Between => return self.reset(),
             Cutting::Complete { batch } => {
-                self.end(
-                    if batch {
-                        LineEnd::Batch
-                    } else {
-                        LineEnd::Message
-                    },
-                    out,
-                );
+                self.end(if batch { LineEnd::Batch } else { LineEnd::Message }, out);
                 return self.reset();
             }
             Cutting::Inside => {
@@ -255,18 +245,9 @@ impl Framer {
             self.text.begin(Field::Id.limit());
             self.text.feed(raw);
             let kept = self.text.take();
-            if text {
-                Id::text(kept)
-            } else {
-                Id::number(kept)
-            }
+            if text { Id::text(kept) } else { Id::number(kept) }
         });
-        let rest = |id| Message {
-            bytes,
-            cut: true,
-            id,
-            ..Message::default()
-        };
+        let rest = |id| Message { bytes, cut: true, id, ..Message::default() };
         match (self.head.take(), id) {
             (Some(head), Some(id)) if head.id.as_ref().is_some_and(|known| *known != id) => {
                 // The newline between two messages was lost.

@@ -92,9 +92,7 @@ impl Role {
             (Self::Params, b"capabilities") => Field::Capabilities,
             (Self::Params, b"clientInfo") => Field::ClientInfo,
             (Self::Params, b"_meta") => Field::ParamsMeta,
-            (Self::Params, b"processId" | b"rootUri" | b"rootPath" | b"workspaceFolders") => {
-                Field::Lsp
-            }
+            (Self::Params, b"processId" | b"rootUri" | b"rootPath" | b"workspaceFolders") => Field::Lsp,
             (Self::ParamsMeta, b"io.modelcontextprotocol/protocolVersion") => Field::MetaProtocol,
             (Self::ParamsMeta, b"io.modelcontextprotocol/clientInfo") => Field::ClientInfo,
             (Self::Client, b"name") => Field::ClientName,

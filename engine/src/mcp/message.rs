@@ -227,11 +227,7 @@ impl Message {
 
     /// Heap held, bytes.
     pub(crate) fn held(&self) -> usize {
-        let tools: usize = self
-            .tools
-            .iter()
-            .map(|tool| tool.len() + size_of::<Box<str>>())
-            .sum();
+        let tools: usize = self.tools.iter().map(|tool| tool.len() + size_of::<Box<str>>()).sum();
         let argument = |argument: &ArgumentValue| {
             size_of::<ArgumentValue>()
                 + argument.name.len()

@@ -19,8 +19,7 @@ fn value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 24, 4, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Value::from),
-            vec((telling(), inner), 0..4)
-                .prop_map(|members| Value::Object(members.into_iter().collect())),
+            vec((telling(), inner), 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
 }
@@ -60,45 +59,21 @@ fn telling() -> impl Strategy<Value = String> {
 
 /// An object whose members are mostly those that count.
 fn object(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
-    vec((select(keys), value()), 0..5).prop_map(|members| {
-        Value::Object(
-            members
-                .into_iter()
-                .map(|(key, v)| (key.into(), v))
-                .collect(),
-        )
-    })
+    vec((select(keys), value()), 0..5)
+        .prop_map(|members| Value::Object(members.into_iter().map(|(key, v)| (key.into(), v)).collect()))
 }
 
 const ROOT: &[&str] = &["id", "method", "jsonrpc", "params", "result", "error", "x"];
-const PARAMS: &[&str] = &[
-    "name",
-    "arguments",
-    "requestId",
-    "taskId",
-    "protocolVersion",
-    "clientInfo",
-];
-const RESULT: &[&str] = &[
-    "resultType",
-    "isError",
-    "tools",
-    "serverInfo",
-    "content",
-    "task",
-];
+const PARAMS: &[&str] = &["name", "arguments", "requestId", "taskId", "protocolVersion", "clientInfo"];
+const RESULT: &[&str] = &["resultType", "isError", "tools", "serverInfo", "content", "task"];
 
 /// A message, as JSON.
 pub(crate) fn message() -> impl Strategy<Value = Value> {
-    let params =
-        (object(PARAMS), object(&["a", "b", "id", "name"])).prop_map(|(mut params, arguments)| {
-            params["arguments"] = arguments;
-            params
-        });
-    let tools = vec(
-        (telling(), value()).prop_map(|(name, v)| json!({"name": name, "schema": v})),
-        0..3,
-    );
+    let params = (object(PARAMS), object(&["a", "b", "id", "name"])).prop_map(|(mut params, arguments)| {
+        params["arguments"] = arguments;
+        params
+    });
+    let tools = vec((telling(), value()).prop_map(|(name, v)| json!({"name": name, "schema": v})), 0..3);
     let result = (object(RESULT), tools).prop_map(|(mut result, tools)| {
         result["tools"] = tools.into();
         result
@@ -126,8 +101,7 @@ pub(crate) fn message() -> impl Strategy<Value = Value> {
 pub(crate) fn noise() -> impl Strategy<Value = Vec<u8>> {
     let token = prop_oneof![
         select(vec![
-            "{", "}", "[", "]", ":", ",", "\"", "\\", "\n", "\r", " ", "1", "-", "e", "true",
-            "null", "x"
+            "{", "}", "[", "]", ":", ",", "\"", "\\", "\n", "\r", " ", "1", "-", "e", "true", "null", "x"
         ])
         .prop_map(|token| token.as_bytes().to_vec()),
         select(vec![
@@ -150,13 +124,7 @@ pub(crate) fn noise() -> impl Strategy<Value = Vec<u8>> {
 
 /// How to cut bytes: lengths, and gaps after some pieces.
 pub(crate) fn cuts() -> impl Strategy<Value = Vec<(usize, Option<u64>)>> {
-    vec(
-        (
-            1_usize..40,
-            prop_oneof![8 => Just(None), 1 => (0_u64..3).prop_map(Some)],
-        ),
-        0..40,
-    )
+    vec((1_usize..40, prop_oneof![8 => Just(None), 1 => (0_u64..3).prop_map(Some)]), 0..40)
 }
 
 /// Calls `piece` and `gap` as `cuts` says.
@@ -181,11 +149,9 @@ fn id(value: Option<&Value>) -> Option<Id> {
     match value? {
         Value::Null => Some(Id::Null),
         Value::String(text) => Some(Id::Text(text.as_str().into())),
-        Value::Number(number) => Some(
-            number
-                .as_i64()
-                .map_or_else(|| Id::Raw(number.to_string().into()), Id::Number),
-        ),
+        Value::Number(number) => {
+            Some(number.as_i64().map_or_else(|| Id::Raw(number.to_string().into()), Id::Number))
+        }
         _ => None,
     }
 }
@@ -196,15 +162,8 @@ fn expected(line: &str, root: &Map<String, Value>) -> Message {
     let at = |pointer: &str| {
         let (first, rest) = pointer.split_once('/').unwrap_or((pointer, ""));
         let value = root.get(first).unwrap_or(&none);
-        let rest = if rest.is_empty() {
-            String::new()
-        } else {
-            format!("/{rest}")
-        };
-        value
-            .pointer(&rest)
-            .filter(|_| value.is_object() || rest.is_empty())
-            .unwrap_or(&none)
+        let rest = if rest.is_empty() { String::new() } else { format!("/{rest}") };
+        value.pointer(&rest).filter(|_| value.is_object() || rest.is_empty()).unwrap_or(&none)
     };
     let either = |a: &str, b: &str| text(at(a)).or(text(at(b)));
     let keys = |pointer: &str| at(pointer).as_object().cloned().unwrap_or_default();
@@ -226,10 +185,7 @@ fn expected(line: &str, root: &Map<String, Value>) -> Message {
         is_error: *at("result/isError") == Value::Bool(true),
         task_id: either("params/taskId", "result/task/taskId"),
         task_status: text(at("result/task/status")),
-        tools: tools
-            .iter()
-            .filter_map(|tool| text(tool.as_object()?.get("name")?))
-            .collect(),
+        tools: tools.iter().filter_map(|tool| text(tool.as_object()?.get("name")?)).collect(),
         ..Message::default()
     }
 }

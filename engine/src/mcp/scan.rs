@@ -140,11 +140,7 @@ impl Scanner {
 
     /// The id at the end of a cut line.
     pub(crate) fn tail_id(&self) -> Option<(&[u8], bool)> {
-        if self.state == State::Cut {
-            self.tail.id()
-        } else {
-            None
-        }
+        if self.state == State::Cut { self.tail.id() } else { None }
     }
 
     /// Bytes held.
@@ -191,9 +187,7 @@ impl Scanner {
                 let (len, part) = self.tail.next(bytes);
                 self.step(len, Token::Cut(part))
             }
-            State::LineStart | State::Done if is_space(byte) => {
-                self.step(spaces(bytes, 1), Token::Structure)
-            }
+            State::LineStart | State::Done if is_space(byte) => self.step(spaces(bytes, 1), Token::Structure),
             State::LineStart => match byte {
                 b'{' => self.open(true),
                 b'[' if !self.after_gap => self.open(false),
@@ -218,11 +212,7 @@ impl Scanner {
                     self.step(spaces(bytes, 1), Token::Structure)
                 }
                 Act::Comma => {
-                    self.state = if self.in_object() {
-                        State::Key
-                    } else {
-                        State::Value
-                    };
+                    self.state = if self.in_object() { State::Key } else { State::Value };
                     self.step(spaces(bytes, 1), Token::Structure)
                 }
                 Act::Quote => {
@@ -243,12 +233,7 @@ impl Scanner {
     }
 
     fn step(&self, len: usize, token: Token) -> Step {
-        Step {
-            len,
-            token,
-            argument: self.in_argument,
-            argument_end: false,
-        }
+        Step { len, token, argument: self.in_argument, argument_end: false }
     }
 
     fn newline(&mut self) -> Step {
@@ -319,39 +304,25 @@ impl Scanner {
             _ => State::Deep,
         };
         let argument_end = self.in_argument && self.role == Role::Arguments;
-        let step = Step {
-            len,
-            token,
-            argument: self.in_argument,
-            argument_end,
-        };
+        let step = Step { len, token, argument: self.in_argument, argument_end };
         self.in_argument &= !argument_end;
         step
     }
 
     fn open(&mut self, object: bool) -> Step {
-        self.begin(if object {
-            State::KeyOrEnd
-        } else {
-            State::ValueOrEnd
-        });
+        self.begin(if object { State::KeyOrEnd } else { State::ValueOrEnd });
         let role = match (self.depth, object) {
             (0, true) => Role::Message,
             (0, false) => Role::Batch,
             _ => self.field.role(object),
         };
         let bit = 1 << self.depth;
-        self.kinds = if object {
-            self.kinds | bit
-        } else {
-            self.kinds & !bit
-        };
+        self.kinds = if object { self.kinds | bit } else { self.kinds & !bit };
         if role == Role::Other {
             self.field = Field::Other;
         } else {
             let level = usize::try_from(self.depth).unwrap_or(TRACKED);
-            if let (Some(slot), Some(seen)) = (self.roles.get_mut(level), self.seen.get_mut(level))
-            {
+            if let (Some(slot), Some(seen)) = (self.roles.get_mut(level), self.seen.get_mut(level)) {
                 (*slot, *seen) = (role, 0);
             }
             self.floor += 1;
@@ -380,13 +351,7 @@ impl Scanner {
 
     /// Role of the innermost tracked container.
     fn outer(&self) -> Role {
-        let level = self
-            .floor
-            .checked_sub(1)
-            .and_then(|level| usize::try_from(level).ok());
-        level
-            .and_then(|level| self.roles.get(level))
-            .copied()
-            .unwrap_or_default()
+        let level = self.floor.checked_sub(1).and_then(|level| usize::try_from(level).ok());
+        level.and_then(|level| self.roles.get(level)).copied().unwrap_or_default()
     }
 }

@@ -62,10 +62,7 @@ impl Decoder {
         while let Some((&byte, rest)) = bytes.split_first() {
             match self.escape {
                 Escape::No => {
-                    let run = bytes
-                        .iter()
-                        .position(|&b| b == b'\\')
-                        .unwrap_or(bytes.len());
+                    let run = bytes.iter().position(|&b| b == b'\\').unwrap_or(bytes.len());
                     let (plain, rest) = bytes.split_at(run);
                     if !plain.is_empty() {
                         self.lone();
@@ -95,9 +92,7 @@ impl Decoder {
                     bytes = rest;
                 }
                 Escape::Hex(digits, value) => {
-                    let digit = char::from(byte)
-                        .to_digit(16)
-                        .and_then(|d| u16::try_from(d).ok());
+                    let digit = char::from(byte).to_digit(16).and_then(|d| u16::try_from(d).ok());
                     match digit {
                         Some(digit) => {
                             bytes = rest;

@@ -41,9 +41,7 @@ fn comparable(mut frames: Vec<Frame>) -> Vec<Frame> {
 
 /// Every string and number of `words` is in `bytes`.
 fn contains(bytes: &[u8], word: &str) -> bool {
-    bytes
-        .windows(word.len())
-        .any(|window| window == word.as_bytes())
+    bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
 proptest! {

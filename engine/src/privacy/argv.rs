@@ -77,10 +77,7 @@ enum Value {
 fn command_line(line: &mut [u8]) {
     let mut next = false;
     let mut quote = None;
-    for word in line
-        .split_mut(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
-    {
+    for word in line.split_mut(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
         if let Some(open) = quote {
             if word.contains(&open) {
                 quote = None;
@@ -112,10 +109,7 @@ fn find_value(arg: &[u8]) -> Value {
     let mut at = 0;
     loop {
         let rest = arg.get(at..).unwrap_or_default();
-        let start = rest
-            .iter()
-            .take_while(|byte| matches!(byte, b'\'' | b'"' | b'-'))
-            .count();
+        let start = rest.iter().take_while(|byte| matches!(byte, b'\'' | b'"' | b'-')).count();
         let flag = rest.get(..start).is_some_and(|start| start.contains(&b'-'));
         let name = rest.get(start..).unwrap_or_default();
         let len = name.iter().take_while(|byte| is_name(**byte)).count();
@@ -168,10 +162,7 @@ fn headers(arg: &mut [u8]) {
                 .iter()
                 .find(|scheme| starts(rest, scheme))
                 .map_or(0, |scheme| scheme.len());
-            let len = rest
-                .iter()
-                .position(|byte| matches!(byte, b'"' | b'\''))
-                .unwrap_or(rest.len());
+            let len = rest.iter().position(|byte| matches!(byte, b'"' | b'\'')).unwrap_or(rest.len());
             let from = at + spaces;
             mask(arg, from + scheme..from + len);
         }
@@ -211,9 +202,7 @@ fn shape(word: &[u8]) -> Option<usize> {
 
 fn is_secret(name: &[u8]) -> bool {
     let mut name: Vec<u8> = name.to_ascii_lowercase();
-    name.iter_mut()
-        .filter(|byte| matches!(byte, b'_' | b'.'))
-        .for_each(|byte| *byte = b'-');
+    name.iter_mut().filter(|byte| matches!(byte, b'_' | b'.')).for_each(|byte| *byte = b'-');
     for harmless in HARMLESS {
         while let Some(found) = position(&name, 0, harmless) {
             // `authorization` is not `author`.
@@ -235,17 +224,13 @@ fn is_token(byte: u8) -> bool {
 }
 
 fn starts(bytes: &[u8], prefix: &[u8]) -> bool {
-    bytes
-        .get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    bytes.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// Where `needle` is next, upper or lower case.
 fn position(bytes: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     let rest = bytes.get(from..)?;
-    let found = rest
-        .windows(needle.len())
-        .position(|part| part.eq_ignore_ascii_case(needle))?;
+    let found = rest.windows(needle.len()).position(|part| part.eq_ignore_ascii_case(needle))?;
     Some(from + found)
 }
 

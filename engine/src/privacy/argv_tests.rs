@@ -13,98 +13,41 @@ fn redacted(args: &[&str]) -> String {
 #[test]
 fn secrets_are_masked() {
     for (args, expected) in [
-        (
-            &["srv", "--token=abc", "--port=80"][..],
-            "srv|--token=***|--port=80",
-        ),
+        (&["srv", "--token=abc", "--port=80"][..], "srv|--token=***|--port=80"),
         (&["srv", "--api-key", "abc", "dir"], "srv|--api-key|***|dir"),
-        (
-            &["srv", "--API_KEY", "my long secret", "dir"],
-            "srv|--API_KEY|**************|dir",
-        ),
+        (&["srv", "--API_KEY", "my long secret", "dir"], "srv|--API_KEY|**************|dir"),
         (&["srv", "-password", "-x", "dir"], "srv|-password|**|dir"),
         (&["srv", "--auth", "--verbose"], "srv|--auth|--verbose"),
         (&["srv", "--db.passwd=a=b c"], "srv|--db.passwd=*****"),
         (&["srv", "--private-key", "k"], "srv|--private-key|*"),
-        (
-            &["env", "GITHUB_TOKEN=abc", "X=1", "srv"],
-            "env|GITHUB_TOKEN=***|X=1|srv",
-        ),
-        (
-            &["docker", "-e", "AWS_SECRET_ACCESS_KEY=abc", "img"],
-            "docker|-e|AWS_SECRET_ACCESS_KEY=***|img",
-        ),
-        (
-            &["docker", "--env=DB_PASSWORD=abc"],
-            "docker|--env=DB_PASSWORD=***",
-        ),
-        (
-            &["x", "postgres://u:p@ss@h/db?a=b"],
-            "x|postgres://u:****@h/db?a=b",
-        ),
-        (
-            &["x", "--url=https://u:pw@h:80/a"],
-            "x|--url=https://u:**@h:80/a",
-        ),
-        (
-            &["x", "http://h:80/a@b", "redis://:pw@h"],
-            "x|http://h:80/a@b|redis://:**@h",
-        ),
-        (
-            &["x", "-H", "Authorization: Bearer abc"],
-            "x|-H|Authorization: Bearer ***",
-        ),
-        (
-            &["x", "--header=authorization:Basic abc"],
-            "x|--header=authorization:Basic ***",
-        ),
-        (
-            &["x", "--header", "X-Api-Key: abc"],
-            "x|--header|X-Api-Key:****",
-        ),
-        (
-            &["x", "--header=X-Auth-Token: abc"],
-            "x|--header=X-Auth-Token:****",
-        ),
+        (&["env", "GITHUB_TOKEN=abc", "X=1", "srv"], "env|GITHUB_TOKEN=***|X=1|srv"),
+        (&["docker", "-e", "AWS_SECRET_ACCESS_KEY=abc", "img"], "docker|-e|AWS_SECRET_ACCESS_KEY=***|img"),
+        (&["docker", "--env=DB_PASSWORD=abc"], "docker|--env=DB_PASSWORD=***"),
+        (&["x", "postgres://u:p@ss@h/db?a=b"], "x|postgres://u:****@h/db?a=b"),
+        (&["x", "--url=https://u:pw@h:80/a"], "x|--url=https://u:**@h:80/a"),
+        (&["x", "http://h:80/a@b", "redis://:pw@h"], "x|http://h:80/a@b|redis://:**@h"),
+        (&["x", "-H", "Authorization: Bearer abc"], "x|-H|Authorization: Bearer ***"),
+        (&["x", "--header=authorization:Basic abc"], "x|--header=authorization:Basic ***"),
+        (&["x", "--header", "X-Api-Key: abc"], "x|--header|X-Api-Key:****"),
+        (&["x", "--header=X-Auth-Token: abc"], "x|--header=X-Auth-Token:****"),
         (&["x", "Bearer", "abc"], "x|Bearer|***"),
-        (
-            &["sh", "-c", "A_TOKEN=abc srv --password 'a b' dir"],
-            "sh|-c|A_TOKEN=****************************",
-        ),
-        (
-            &["sh", "-c", "cd d; srv --password 'a b' dir"],
-            "sh|-c|cd d; srv --password ** ** dir",
-        ),
-        (
-            &["sh", "-c", "srv K_TOKEN=\"a b\" dir"],
-            "sh|-c|srv K_TOKEN=** ** dir",
-        ),
+        (&["sh", "-c", "A_TOKEN=abc srv --password 'a b' dir"], "sh|-c|A_TOKEN=****************************"),
+        (&["sh", "-c", "cd d; srv --password 'a b' dir"], "sh|-c|cd d; srv --password ** ** dir"),
+        (&["sh", "-c", "srv K_TOKEN=\"a b\" dir"], "sh|-c|srv K_TOKEN=** ** dir"),
         (
             &["sh", "-c", "curl -H \"Authorization: token abc\" http://h"],
             "sh|-c|curl -H \"Authorization: token ***\" http://h",
         ),
         (&["x", "ghp_abcdefghij1234"], "x|ghp_**************"),
-        (
-            &["x", "k:github_pat_abcdefghij1234"],
-            "x|k:github_pat_**************",
-        ),
+        (&["x", "k:github_pat_abcdefghij1234"], "x|k:github_pat_**************"),
         (&["x", "glpat-abcdefgh"], "x|glpat-********"),
         (&["x", "sk-ant-abcdefgh"], "x|sk-ant-********"),
         (&["x", "sk-abcdefghijklmnop"], "x|sk-****************"),
         (&["x", "xoxb-12345678"], "x|xoxb-********"),
         (&["x", "AKIAIOSFODNN7EXAMPLE"], "x|AKIA****************"),
-        (
-            &["x", "{\"k\":\"hf_abcdefghijklmnop\"}"],
-            "x|{\"k\":\"hf_****************\"}",
-        ),
-        (
-            &["x", "eyJhbGciOi.eyJzdWIiOi.SflKxwRJSM"],
-            "x|eyJ*****************************",
-        ),
-        (
-            &["x", "AIzaSyA-1234567890abcdefgh"],
-            "x|AIza**********************",
-        ),
+        (&["x", "{\"k\":\"hf_abcdefghijklmnop\"}"], "x|{\"k\":\"hf_****************\"}"),
+        (&["x", "eyJhbGciOi.eyJzdWIiOi.SflKxwRJSM"], "x|eyJ*****************************"),
+        (&["x", "AIzaSyA-1234567890abcdefgh"], "x|AIza**********************"),
         (&["x", "pypi-AgEIcHlwaS5vcmcX"], "x|pypi-****************"),
     ] {
         assert_eq!(redacted(args), expected);
@@ -114,37 +57,11 @@ fn secrets_are_masked() {
 #[test]
 fn the_rest_stays() {
     for args in [
-        &[
-            "npx",
-            "-y",
-            "@modelcontextprotocol/server-filesystem",
-            "/home/u",
-        ][..],
+        &["npx", "-y", "@modelcontextprotocol/server-filesystem", "/home/u"][..],
         &["python", "-m", "mcp_server_git", "--repository", "/r"],
-        &[
-            "x",
-            "-p",
-            "8080",
-            "--author=Bob",
-            "--tokenizer",
-            "bpe",
-            "--key=v",
-        ],
-        &[
-            "x",
-            "sk-learn",
-            "npm_config_registry=https://r.example",
-            "hf_hub",
-            "eyJust.text",
-        ],
-        &[
-            "x",
-            "AKIAsomething",
-            "https://user@h/",
-            "a@b:c",
-            "http://h/p:q@r",
-            "token",
-        ],
+        &["x", "-p", "8080", "--author=Bob", "--tokenizer", "bpe", "--key=v"],
+        &["x", "sk-learn", "npm_config_registry=https://r.example", "hf_hub", "eyJust.text"],
+        &["x", "AKIAsomething", "https://user@h/", "a@b:c", "http://h/p:q@r", "token"],
         &["", "", "-", "--", "=", "--=", ":", "://", "'", "\""],
     ] {
         assert_eq!(redacted(args), args.join("|"));
@@ -188,9 +105,6 @@ trait Positions {
 
 impl<'a, I: Iterator<Item = &'a u8>> Positions for I {
     fn positions(self, byte: u8) -> Vec<usize> {
-        self.enumerate()
-            .filter(|(_, b)| **b == byte)
-            .map(|(at, _)| at)
-            .collect()
+        self.enumerate().filter(|(_, b)| **b == byte).map(|(at, _)| at).collect()
     }
 }

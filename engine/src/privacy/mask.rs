@@ -77,11 +77,7 @@ impl Masker {
         // What looks like the id at the end of a cut line.
         let mut id = 0..0;
         while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {
-            let covered = if self.include_arguments {
-                &mut []
-            } else {
-                &mut *block
-            };
+            let covered = if self.include_arguments { &mut [] } else { &mut *block };
             let step = self.scanner.next(rest, &mut Cover { block: covered, at });
             let end = at + step.len;
             if step.argument && !self.open {
@@ -132,10 +128,7 @@ impl Masker {
             Token::Text if !kept => bytes.fill(b'x'),
             Token::Number if !kept => cover(bytes, false),
             Token::Garbage | Token::Cut(CutPart::Lost) => {
-                bytes
-                    .iter_mut()
-                    .filter(|byte| **byte != b'\r')
-                    .for_each(|byte| *byte = b'x');
+                bytes.iter_mut().filter(|byte| **byte != b'\r').for_each(|byte| *byte = b'x');
             }
             _ => {}
         }
@@ -150,21 +143,11 @@ struct Cover<'a> {
 
 impl Payload for Cover<'_> {
     fn text(&mut self, from: usize, to: usize) {
-        cover(
-            self.block
-                .get_mut(self.at + from..self.at + to)
-                .unwrap_or_default(),
-            true,
-        );
+        cover(self.block.get_mut(self.at + from..self.at + to).unwrap_or_default(), true);
     }
 
     fn number(&mut self, from: usize, to: usize) {
-        cover(
-            self.block
-                .get_mut(self.at + from..self.at + to)
-                .unwrap_or_default(),
-            false,
-        );
+        cover(self.block.get_mut(self.at + from..self.at + to).unwrap_or_default(), false);
     }
 }
 
@@ -173,9 +156,6 @@ fn cover(bytes: &mut [u8], text: bool) {
     if text {
         bytes.fill(b'x');
     } else {
-        bytes
-            .iter_mut()
-            .filter(|byte| byte.is_ascii_digit())
-            .for_each(|byte| *byte = b'1');
+        bytes.iter_mut().filter(|byte| byte.is_ascii_digit()).for_each(|byte| *byte = b'1');
     }
 }

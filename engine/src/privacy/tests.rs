@@ -46,9 +46,7 @@ fn values_are_masked_and_the_protocol_is_not() {
         let mut masker = Masker::new(&KEY, false);
         let mut bytes = raw.as_bytes().to_vec();
         let mut digests = Vec::new();
-        bytes
-            .chunks_mut(1)
-            .for_each(|byte| masker.mask(byte, &mut digests));
+        bytes.chunks_mut(1).for_each(|byte| masker.mask(byte, &mut digests));
         assert_eq!(String::from_utf8_lossy(&bytes), masked);
         assert_eq!(digests, mask(raw).1);
     }
@@ -56,17 +54,15 @@ fn values_are_masked_and_the_protocol_is_not() {
 
 #[test]
 fn digests_are_those_of_the_raw_values() {
-    let raw = r#"{"params":{"arguments":{"a": "x\ty" ,"b":[1, {"c":2}],"d":12,"e":null},"arguments":{"f":0}}}"#;
+    let raw =
+        r#"{"params":{"arguments":{"a": "x\ty" ,"b":[1, {"c":2}],"d":12,"e":null},"arguments":{"f":0}}}"#;
     let values = [r#""x\ty""#, r#"[1, {"c":2}]"#, "12", "null", "0"];
     assert_eq!(mask(raw).1, values.map(digest));
     // The same without masking.
     let mut bytes = raw.as_bytes().to_vec();
     let mut digests = Vec::new();
     Masker::new(&KEY, true).mask(&mut bytes, &mut digests);
-    assert_eq!(
-        (bytes.as_slice(), digests),
-        (raw.as_bytes(), values.map(digest).to_vec())
-    );
+    assert_eq!((bytes.as_slice(), digests), (raw.as_bytes(), values.map(digest).to_vec()));
     // A value longer than what is copied at a time.
     let long = format!("\"{}\"", "v".repeat(200_000));
     let (masked, digests) = mask(&format!(r#"{{"params":{{"arguments":{{"a":{long}}}}}}}"#));
@@ -76,13 +72,8 @@ fn digests_are_those_of_the_raw_values() {
 
 #[test]
 fn digests_of_lines_that_break_off_are_not_given() {
-    for raw in [
-        r#"{"params":{"arguments":{"a":12"#,
-        r#"{"params":{"arguments":{"a":[1}"#,
-    ] {
-        let (_, digests) = mask(&format!(
-            "{raw}\n{{\"params\":{{\"arguments\":{{\"b\":3}}}}}}\n"
-        ));
+    for raw in [r#"{"params":{"arguments":{"a":12"#, r#"{"params":{"arguments":{"a":[1}"#] {
+        let (_, digests) = mask(&format!("{raw}\n{{\"params\":{{\"arguments\":{{\"b\":3}}}}}}\n"));
         assert_eq!(digests, [digest("3")], "{raw}");
     }
 }
@@ -105,11 +96,7 @@ fn after_gap(before: &str, after: &[&str]) -> String {
 fn after_a_gap_only_the_last_id_stays() {
     let head = r#"{"result":{"content":["#;
     for (before, after, masked) in [
-        (
-            head,
-            r#"cret"}]},"jsonrpc":"2.0","id":57}"#,
-            r#"xxxx"xxxx"xxxxxxx"x"xxx"x"id":57}"#,
-        ),
+        (head, r#"cret"}]},"jsonrpc":"2.0","id":57}"#, r#"xxxx"xxxx"xxxxxxx"x"xxx"x"id":57}"#),
         (head, r#"t"}]},"id":"s\"5" }"#, r#"x"xxxx"id":"s\"5" }"#),
         // Not the last, not of the message, not a key.
         (head, r#","id":57,"a":5}"#, r#"x"id":11x"x"xxx"#),
@@ -117,18 +104,10 @@ fn after_a_gap_only_the_last_id_stays() {
         (head, r#","id":57}}"#, r#"x"id":11}x"#),
         (head, r#"\"id":57}"#, r#"xxxx"xxxx"#),
         // A whole object after a gap between lines is a message.
-        (
-            "",
-            r#"{"id":57,"method":"m","params":{"a":"b"}}"#,
-            r#"{"id":57,"method":"m","params":{"a":"x"}}"#,
-        ),
+        ("", r#"{"id":57,"method":"m","params":{"a":"b"}}"#, r#"{"id":57,"method":"m","params":{"a":"x"}}"#),
         ("", r#"{"text":"a"}],"id":5}"#, r#"{"text":"x"}xx"id":5}"#),
         ("", r#"[{"id":1}]"#, r#"xx"id":1}x"#),
-        (
-            head,
-            r#"{"id":57,"method":"m"}"#,
-            r#"x"id":11x"xxxxxx"x"x"x"#,
-        ),
+        (head, r#"{"id":57,"method":"m"}"#, r#"x"id":11x"xxxxxx"x"x"x"#),
     ] {
         let line = format!("{after}\n");
         assert_eq!(after_gap(before, &[&line]), format!("{masked}\n"));
@@ -141,13 +120,7 @@ fn an_id_that_is_split_stays_as_far_as_it_must() {
     let whole = "x\"},\"id\":\"abc\"}\n";
     for at in 0..whole.len() {
         let (a, b) = whole.split_at(at);
-        assert!(
-            after_gap(head, &[a, b]).ends_with("\"id\":\"abc\"}\n"),
-            "{at}"
-        );
+        assert!(after_gap(head, &[a, b]).ends_with("\"id\":\"abc\"}\n"), "{at}");
     }
-    assert_eq!(
-        after_gap(head, &[r#""id":"ab"#, "cd\",1}\n"]),
-        "\"id\":\"abxx\"xxx\n"
-    );
+    assert_eq!(after_gap(head, &[r#""id":"ab"#, "cd\",1}\n"]), "\"id\":\"abxx\"xxx\n");
 }

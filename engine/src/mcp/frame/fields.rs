@@ -104,10 +104,7 @@ impl Framer {
             return;
         }
         let name = std::mem::take(&mut self.argument.name);
-        let same = message
-            .arguments
-            .iter()
-            .position(|argument| argument.name == name);
+        let same = message.arguments.iter().position(|argument| argument.name == name);
         if let Some(same) = same {
             message.duplicate_keys = true;
             message.arguments.remove(same);
@@ -116,9 +113,7 @@ impl Framer {
             name,
             bytes: self.argument.bytes,
             digest: digests.next().copied().unwrap_or_default(),
-            value: self
-                .include_arguments
-                .then(|| String::from_utf8_lossy(&self.argument.value).into()),
+            value: self.include_arguments.then(|| String::from_utf8_lossy(&self.argument.value).into()),
         });
     }
 }

@@ -20,15 +20,8 @@ pub(super) enum Act {
 }
 
 /// The states between values come first in [`State`], in this order.
-const BETWEEN: [State; 7] = [
-    State::Value,
-    State::ValueOrEnd,
-    State::Key,
-    State::KeyOrEnd,
-    State::Colon,
-    State::After,
-    State::Deep,
-];
+const BETWEEN: [State; 7] =
+    [State::Value, State::ValueOrEnd, State::Key, State::KeyOrEnd, State::Colon, State::After, State::Deep];
 
 static ACTS: [[Act; 256]; BETWEEN.len()] = table();
 
@@ -36,8 +29,7 @@ impl State {
     /// What `byte` means in this state; nothing outside JSON.
     #[inline]
     pub(super) fn act(self, byte: u8) -> Act {
-        ACTS.get(self as usize)
-            .map_or(Act::Bad, |acts| acts[usize::from(byte)])
+        ACTS.get(self as usize).map_or(Act::Bad, |acts| acts[usize::from(byte)])
     }
 }
 

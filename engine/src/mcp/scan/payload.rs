@@ -35,11 +35,7 @@ impl Scanner {
                         break;
                     }
                     at += 1;
-                    state = if state == State::KeyText {
-                        State::Colon
-                    } else {
-                        after(depth)
-                    };
+                    state = if state == State::KeyText { State::Colon } else { after(depth) };
                 }
                 State::Number => {
                     let from = at;
@@ -120,11 +116,7 @@ impl Scanner {
 
 /// The state after a value inside `depth` containers.
 fn after(depth: u64) -> State {
-    if depth > KINDS {
-        State::Deep
-    } else {
-        State::After
-    }
+    if depth > KINDS { State::Deep } else { State::After }
 }
 
 /// The innermost of `depth` containers, at most [`KINDS`], is an object.

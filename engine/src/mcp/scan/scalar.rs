@@ -81,11 +81,7 @@ impl Scanner {
         let (literal, rest) = self.literal;
         let len = rest.len().min(bytes.len());
         let (expected, rest) = rest.split_at(len);
-        let same = expected
-            .iter()
-            .zip(bytes)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let same = expected.iter().zip(bytes).take_while(|(a, b)| a == b).count();
         if same == 0 {
             self.bad()
         } else if same < len {
