@@ -44,31 +44,18 @@ fn build() -> Result<(), String> {
     }
 
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    let workspace = manifest
-        .parent()
-        .ok_or_else(|| format!("{} is not in a workspace", manifest.display()))?;
+    let workspace =
+        manifest.parent().ok_or_else(|| format!("{} is not in a workspace", manifest.display()))?;
     let choice = Toolchain::file(workspace);
     println!("cargo::rerun-if-changed={}", choice.display());
-    for input in [
-        "ebpf",
-        "abi/src",
-        "abi/Cargo.toml",
-        "Cargo.toml",
-        "Cargo.lock",
-    ] {
-        println!(
-            "cargo::rerun-if-changed={}",
-            workspace.join(input).display()
-        );
+    for input in ["ebpf", "abi/src", "abi/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
 
     let toolchain = Toolchain::read(workspace)?.ok_or(NOT_SET_UP)?;
     for tool in [&toolchain.cargo, &toolchain.rustc, &toolchain.linker] {
         if !tool.exists() {
-            return Err(format!(
-                "{} is gone: run `cargo xtask setup` again",
-                tool.display()
-            ));
+            return Err(format!("{} is gone: run `cargo xtask setup` again", tool.display()));
         }
     }
     let target = workspace.join("target/bpf");
@@ -79,16 +66,11 @@ fn build() -> Result<(), String> {
         .arg(&target)
         .args(BUILD_ARGS);
     run(&mut cargo, &toolchain.version)?;
-    copy(
-        &target.join("bpfel-unknown-none/release/toolwarden-bpf"),
-        &out,
-    )
+    copy(&target.join("bpfel-unknown-none/release/toolwarden-bpf"), &out)
 }
 
 fn run(cargo: &mut Command, version: &str) -> Result<(), String> {
-    let status = cargo
-        .status()
-        .map_err(|e| format!("cannot run {}: {e}", cargo.get_program().display()))?;
+    let status = cargo.status().map_err(|e| format!("cannot run {}: {e}", cargo.get_program().display()))?;
     if status.success() {
         return Ok(());
     }

@@ -3,9 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A tracked process, by tgid.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Proc {
     /// Tree that the process belongs to.
@@ -28,9 +26,7 @@ pub mod proc_flag {
 
 /// A tree of processes, by tree id. When the entry is gone, so is the interest in the tree: the
 /// kernel programs forget its processes as they meet them.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tree {
     /// Counts messages chunks on the main channel; aggregation never crosses it.
@@ -46,9 +42,7 @@ pub struct Tree {
 }
 
 /// Bytes counted on one channel, by channel key. Only the kernel programs write it.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Channel {
     /// Bytes counted so far: one counter for each of [`crate::side`].
@@ -72,9 +66,7 @@ pub const UNDECIDED_BYTES: u64 = 256 * 1024;
 
 /// Key of the aggregation maps. What the words mean depends on `kind`; the agent needs only the
 /// value.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct AggKey {
     /// Process, or owner of the socket.
@@ -90,9 +82,7 @@ pub struct AggKey {
 }
 
 /// Value of the aggregation maps: occurrences after the first, which went out as a record.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct AggValue {
     /// Id of the record that announced this entry.
@@ -108,9 +98,7 @@ pub struct AggValue {
 }
 
 /// Owner of a socket, by cookie.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Owner {
     /// Tree of the owner.
@@ -150,9 +138,7 @@ pub mod counter {
 }
 
 /// Tuning, written once at load; read-only in the kernel.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Settings {
     /// Settling time after a message, ns.

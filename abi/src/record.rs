@@ -52,9 +52,7 @@ pub mod flag {
 }
 
 /// First bytes of every record. 56 bytes.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
     /// [`crate::ABI`].
@@ -84,9 +82,7 @@ pub struct Header {
 }
 
 /// A tracked process made a new process (not a thread).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Fork {
     /// `tgid` is the parent.
@@ -121,9 +117,7 @@ pub mod exec_flag {
 
 /// A process executed a program. Followed by: path (leaf first), cwd (leaf first), script name as
 /// given (only with SHEBANG), argv (NUL-separated).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Exec {
     /// Common part.
@@ -157,9 +151,7 @@ pub struct Exec {
 }
 
 /// The last thread of a tracked process ended.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Exit {
     /// Common part.
@@ -189,9 +181,7 @@ pub mod side {
 }
 
 /// Bytes that went through a channel. Followed by the bytes.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Chunk {
     /// Common part.
@@ -215,9 +205,7 @@ pub struct Chunk {
 
 /// A file was opened; aggregated by (process, epoch, file, flags). Followed by the path, leaf
 /// first, read from the opened file: source `fd-at-exit`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Open {
     /// Common part.
@@ -266,9 +254,7 @@ pub mod path_op {
 /// name (leaf first), first name as given, base directory of the second name, second name as given.
 /// A call on a descriptor has the descriptor's own path as base and no name (source `fd-at-exit`);
 /// names as given are source `argument`. For SYMLINK the first name is the link's target.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PathOp {
     /// Common part.
@@ -290,10 +276,7 @@ pub struct PathOp {
 }
 
 /// Two 32-bit words, so that [`PathOp`] stays free of padding: low, high.
-#[expect(
-    non_camel_case_types,
-    reason = "reads as the integer that it stands for"
-)]
+#[expect(non_camel_case_types, reason = "reads as the integer that it stands for")]
 pub type u64_le = [u32; 2];
 
 /// What a [`Net`] or [`Unix`] did.
@@ -312,9 +295,7 @@ pub mod net_op {
 
 /// An act on an internet socket; addresses are the kernel's own copies. Aggregated by (process,
 /// epoch, op, address, port, protocol).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Net {
     /// Common part.
@@ -335,9 +316,7 @@ pub struct Net {
 
 /// An act on a unix socket. Followed by the name as in `sun_path` (abstract: leading NUL).
 /// Aggregated like [`Net`].
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Unix {
     /// Common part.
@@ -363,9 +342,7 @@ pub mod packet {
 }
 
 /// Payload of one packet of a tracked socket. Followed by the payload.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Packet {
     /// `tgid` is the owner of the socket, not the current process.
@@ -389,9 +366,7 @@ pub struct Packet {
 }
 
 /// First packet of a socket in an epoch; bytes (layer-4 payload) are aggregated under its id.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Flow {
     /// `tgid` is the owner of the socket.
@@ -415,9 +390,7 @@ pub struct Flow {
 }
 
 /// First use of a system call by a process in an epoch; aggregated.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Syscall {
     /// COMPAT in the header tells the ABI.
@@ -429,9 +402,7 @@ pub struct Syscall {
 }
 
 /// A system call that deserves an event of its own.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Special {
     /// Common part.
@@ -447,9 +418,7 @@ pub struct Special {
 }
 
 /// An io_uring request was submitted; aggregated by (process, epoch, opcode).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Uring {
     /// Common part.
@@ -461,9 +430,7 @@ pub struct Uring {
 }
 
 /// Bytes of a channel moved in a way that the capture does not follow.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Blind {
     /// Common part.

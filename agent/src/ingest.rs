@@ -24,11 +24,7 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     pub(crate) fn new(key: [u8; 32], include_arguments: bool) -> Self {
-        Self {
-            key,
-            include_arguments,
-            sides: HashMap::new(),
-        }
+        Self { key, include_arguments, sides: HashMap::new() }
     }
 
     /// Masks a record; appends the digests of the argument values that end in it.
@@ -41,17 +37,10 @@ impl Ingest {
             }
             Some(abi::kind::CHUNK) => {
                 if let Some((chunk, data)) = record::chunk_bytes_mut(bytes) {
-                    let side = self
-                        .sides
-                        .entry((chunk.channel, chunk.side))
-                        .or_insert_with(|| Side {
-                            masker: Masker::new(&self.key, self.include_arguments),
-                            next: if chunk.side == abi::side::PROOF {
-                                chunk.position
-                            } else {
-                                0
-                            },
-                        });
+                    let side = self.sides.entry((chunk.channel, chunk.side)).or_insert_with(|| Side {
+                        masker: Masker::new(&self.key, self.include_arguments),
+                        next: if chunk.side == abi::side::PROOF { chunk.position } else { 0 },
+                    });
                     if side.next != chunk.position {
                         side.masker.gap();
                     }

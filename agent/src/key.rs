@@ -15,16 +15,10 @@ pub(crate) fn load(state_dir: &Path) -> Result<[u8; 32]> {
     let path = state_dir.join("argument.key");
     let context = || format!("cannot use {} (choose another --state-dir)", path.display());
     let mut key = [0; 32];
-    match OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-    {
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
         Ok(file) => {
             let mut bytes = Vec::new();
-            file.take(33)
-                .read_to_end(&mut bytes)
-                .with_context(context)?;
+            file.take(33).read_to_end(&mut bytes).with_context(context)?;
             if bytes.len() != key.len() {
                 bail!(
                     "{} is {} bytes long instead of 32: remove it to get a new key",
@@ -37,11 +31,7 @@ pub(crate) fn load(state_dir: &Path) -> Result<[u8; 32]> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
                 .context("cannot get random bytes")?;
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(state_dir)
-                .with_context(context)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(state_dir).with_context(context)?;
             let mut file = OpenOptions::new()
                 .write(true)
                 .create_new(true)
@@ -67,20 +57,8 @@ mod tests {
         let key = load(&state).expect("a new key");
         assert_eq!(load(&state).expect("the same key"), key);
         let file = state.join("argument.key");
-        assert_eq!(
-            std::fs::metadata(&file)
-                .expect("a file")
-                .permissions()
-                .mode()
-                & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, b"short").expect("writable");
-        assert!(
-            load(&state)
-                .expect_err("too short")
-                .to_string()
-                .contains("instead of 32")
-        );
+        assert!(load(&state).expect_err("too short").to_string().contains("instead of 32"));
     }
 }

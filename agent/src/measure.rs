@@ -21,14 +21,10 @@ pub(crate) fn usage(tgid: u32) -> Option<Fact> {
 fn cpu_time(tgid: u32) -> Option<u64> {
     let mut clock = 0;
     // SAFETY: the pointer is to a live local.
-    if unsafe { libc::clock_getcpuclockid(libc::pid_t::try_from(tgid).ok()?, &raw mut clock) } != 0
-    {
+    if unsafe { libc::clock_getcpuclockid(libc::pid_t::try_from(tgid).ok()?, &raw mut clock) } != 0 {
         return None;
     }
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live local.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;
@@ -42,13 +38,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_something_and_no_process_is_none() {
-        let Some(Fact::Usage {
-            cpu_ns,
-            rss,
-            peak_rss,
-            ..
-        }) = usage(std::process::id())
-        else {
+        let Some(Fact::Usage { cpu_ns, rss, peak_rss, .. }) = usage(std::process::id()) else {
             unreachable!("this process runs")
         };
         assert!(cpu_ns > 0 && rss > 0 && peak_rss >= rss / 2);

@@ -104,17 +104,12 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             file.set_permissions(mode).with_context(context)?;
             let mut writer = BufWriter::with_capacity(1 << 16, file);
-            writer
-                .write_all(&recording::header())
-                .with_context(context)?;
+            writer.write_all(&recording::header()).with_context(context)?;
             Some(writer)
         }
     };
     // Kernels before 5.11 charge maps to this limit; where it cannot be raised the load says so.
-    let unlimited = rustix::process::Rlimit {
-        current: None,
-        maximum: None,
-    };
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
     if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
         tracing::debug!("cannot raise RLIMIT_MEMLOCK: {e}");
     }
@@ -206,10 +201,7 @@ impl Agent {
         self.fact(&Fact::Start {
             utc_minus_boot_ns: clock(ClockId::Realtime) - now as i64,
             settle_ns: options.settle_ms * 1_000_000,
-            host: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             include_arguments: options.include_arguments,
         })?;
         for coverage in std::mem::take(&mut self.kernel.coverage) {
@@ -248,10 +240,7 @@ impl Agent {
             let mut digests = std::mem::take(&mut self.digests);
             digests.clear();
             self.ingest.mask(&mut record, &mut digests);
-            let done = self.apply(&Input::Record {
-                bytes: &record,
-                digests: &digests,
-            });
+            let done = self.apply(&Input::Record { bytes: &record, digests: &digests });
             self.record = record;
             self.digests = digests;
             done?;
@@ -284,18 +273,14 @@ impl Agent {
     }
 
     fn fact(&mut self, fact: &Fact) -> Result<()> {
-        self.apply(&Input::Fact {
-            now_ns: now_ns(),
-            fact,
-        })
+        self.apply(&Input::Fact { now_ns: now_ns(), fact })
     }
 
     fn apply(&mut self, input: &Input<'_>) -> Result<()> {
         if let Some(file) = &mut self.recording {
             self.frame.clear();
             recording::write(*input, &mut self.frame);
-            file.write_all(&self.frame)
-                .context("cannot write the recording")?;
+            file.write_all(&self.frame).context("cannot write the recording")?;
         }
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
@@ -323,19 +308,9 @@ impl Agent {
             Request::Prove { client, tree } => self.kernel.prove(client, tree),
             Request::Measure { tgid } => facts.extend(measure::usage(tgid)),
             Request::Drain => self.drain_wanted = true,
-            Request::Identify {
-                tree,
-                tgid,
-                root,
-                client,
-            } => {
+            Request::Identify { tree, tgid, root, client } => {
                 let (news, configured) = (self.news.clone(), Arc::clone(&self.clients));
-                let asked = Asked {
-                    tree,
-                    tgid,
-                    root,
-                    client,
-                };
+                let asked = Asked { tree, tgid, root, client };
                 tokio::task::spawn_blocking(move || {
                     let found = identity::resolve(&asked, &configured);
                     // The loop is gone: so is the use of this.

@@ -29,23 +29,13 @@ const CHANNEL: usize = 5;
 #[inline(always)]
 fn get(s: *mut Scratch, word: usize) -> u64 {
     // SAFETY: `word` is one of the constants above; volatile so that the verifier forgets ranges.
-    unsafe {
-        (&raw const (*s).state)
-            .cast::<u64>()
-            .add(word)
-            .read_volatile()
-    }
+    unsafe { (&raw const (*s).state).cast::<u64>().add(word).read_volatile() }
 }
 
 #[inline(always)]
 fn set(s: *mut Scratch, word: usize, value: u64) {
     // SAFETY: as above.
-    unsafe {
-        (&raw mut (*s).state)
-            .cast::<u64>()
-            .add(word)
-            .write_volatile(value)
-    }
+    unsafe { (&raw mut (*s).state).cast::<u64>().add(word).write_volatile(value) }
 }
 
 /// read, readv, recvfrom, recvmsg: is it the request channel?
@@ -195,9 +185,7 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
     let total = call.ret as u64;
     // SAFETY: a live map value; `side` is masked to the array.
     let position = unsafe {
-        let counter = (&raw mut (*channel).position)
-            .cast::<u64>()
-            .add(mask!(side, 3) as usize);
+        let counter = (&raw mut (*channel).position).cast::<u64>().add(mask!(side, 3) as usize);
         let position = counter.read_volatile();
         counter.write_volatile(position.wrapping_add(total));
         position
@@ -253,11 +241,7 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
         next_chunk(side);
     }
     let left = get(s, LEFT);
-    let tail = if left > CHUNK as u64 {
-        CHUNK as u64
-    } else {
-        left
-    };
+    let tail = if left > CHUNK as u64 { CHUNK as u64 } else { left };
     if iov == 0 && left != 0 {
         let gap = left - tail;
         count(counter::CHANNEL_SKIPPED, gap);
@@ -278,11 +262,7 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
 pub extern "C" fn next_chunk(side: u64) -> u64 {
     let Some(s) = scratch(SYSCALLS) else { return 0 };
     let segment = get(s, SEGMENT);
-    let n = if segment > CHUNK as u64 {
-        CHUNK as u64
-    } else {
-        segment
-    };
+    let n = if segment > CHUNK as u64 { CHUNK as u64 } else { segment };
     if n == 0 {
         return 0;
     }
@@ -300,11 +280,7 @@ pub extern "C" fn next_chunk(side: u64) -> u64 {
         begin_record(&raw mut (*r).header, call, kind::CHUNK, new_id(call.at), 0);
         (*r).channel = get(s, CHANNEL);
         (*r).position = position;
-        (*r).cpu_ns = if side == u64::from(side::REQUEST) {
-            cpu_time(call.task)
-        } else {
-            0
-        };
+        (*r).cpu_ns = if side == u64::from(side::REQUEST) { cpu_time(call.task) } else { 0 };
         (*r).side = side as u32;
         (*r).skipped = 0;
         (*r).len = n as u32;

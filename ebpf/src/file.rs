@@ -7,8 +7,8 @@ use crate::{
     maps::TREES,
     path::{append_cwd, append_file},
     record::{
-        Aggregated, CUT, Call, FAULT, SYSCALLS, Scratch, aggregate, aggregate_lost,
-        append_user_text, count, new_id, scratch, submit,
+        Aggregated, CUT, Call, FAULT, SYSCALLS, Scratch, aggregate, aggregate_lost, append_user_text, count,
+        new_id, scratch, submit,
     },
     syscall::{arg, begin_record},
 };
@@ -203,11 +203,7 @@ pub extern "C" fn append_base(base: u64, name: u64) -> u64 {
 /// Appends a name as given.
 #[inline(always)]
 fn append_name(call: &Call, name: u32) -> u64 {
-    if name == NONE {
-        0
-    } else {
-        append_user_text(SYSCALLS, arg(call, u64::from(name)))
-    }
+    if name == NONE { 0 } else { append_user_text(SYSCALLS, arg(call, u64::from(name))) }
 }
 
 /// unlink, rename, mkdir, chmod, ...: succeeded.
@@ -245,13 +241,7 @@ fn path_record(s: *mut Scratch, call: &Call, spec: u32) -> u64 {
     // SAFETY: the scratch buffer of this CPU, larger than the record and its four parts.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<PathOp>();
-        begin_record(
-            &raw mut (*r).header,
-            call,
-            kind::PATH_OP,
-            new_id(call.at),
-            0,
-        );
+        begin_record(&raw mut (*r).header, call, kind::PATH_OP, new_id(call.at), 0);
         (*r).op = op;
         (*r).arg = [low, high];
         (*r)._pad = 0;

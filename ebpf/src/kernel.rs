@@ -9,11 +9,7 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Filled by the agent before load.
 #[unsafe(no_mangle)]
-pub static SETTINGS: abi::Settings = abi::Settings {
-    settle_ns: 20_000_000,
-    agent: 0,
-    _pad: 0,
-};
+pub static SETTINGS: abi::Settings = abi::Settings { settle_ns: 20_000_000, agent: 0, _pad: 0 };
 
 /// One offset. Volatile: the value in the object is not the one at run time.
 #[macro_export]
@@ -50,11 +46,7 @@ pub fn read<T: Copy>(address: usize) -> T {
     // SAFETY: the helper checks the address and fills `value`, or leaves it zeroed; all T used here
     // are plain integers or arrays of them.
     unsafe {
-        bpf_probe_read_kernel(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            address as *const _,
-        );
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _);
         value.assume_init()
     }
 }
@@ -65,16 +57,9 @@ pub fn read_user<T: Copy>(address: usize) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: as in `read`.
     unsafe {
-        let failed = bpf_probe_read_user(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            address as *const _,
-        );
-        if failed != 0 {
-            None
-        } else {
-            Some(value.assume_init())
-        }
+        let failed =
+            bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _);
+        if failed != 0 { None } else { Some(value.assume_init()) }
     }
 }
 

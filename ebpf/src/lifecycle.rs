@@ -14,8 +14,7 @@ use crate::{
     maps::{CHANNELS, TREES},
     path::{append_cwd, append_file},
     record::{
-        CUT, FAULT, LIFECYCLE, append_kernel_text, append_user_bytes, count, header, new_id,
-        scratch, submit,
+        CUT, FAULT, LIFECYCLE, append_kernel_text, append_user_bytes, count, header, new_id, scratch, submit,
     },
     track::{current_tgid, epoch, find, now, track, untrack},
 };
@@ -53,16 +52,7 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the scratch buffer of this CPU, larger than the record.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Fork>();
-        header(
-            &raw mut (*r).header,
-            kind::FORK,
-            tgid,
-            at,
-            new_id(at),
-            new.tree,
-            epoch(tree, at),
-            0,
-        );
+        header(&raw mut (*r).header, kind::FORK, tgid, at, new_id(at), new.tree, epoch(tree, at), 0);
         (*r).child = child_tgid;
         (*r)._pad = 0;
         (*r).parent_start_ns = parent_start;
@@ -75,11 +65,7 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn ensure_channel(key: u64) {
-    if CHANNELS.get_ptr(key).is_none()
-        && CHANNELS
-            .insert(key, Channel { position: [0; 4] }, 1)
-            .is_err()
-    {
+    if CHANNELS.get_ptr(key).is_none() && CHANNELS.insert(key, Channel { position: [0; 4] }, 1).is_err() {
         count(abi::counter::TREES_FULL, 1);
     }
 }
@@ -103,13 +89,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
     }
     let at = now();
     let start: u64 = read(task + off!(task_start_boottime));
-    let mut proc = Proc {
-        tree: 0,
-        start_ns: start,
-        stdin,
-        stdout,
-        flags: 0,
-    };
+    let mut proc = Proc { tree: 0, start_ns: start, stdin, stdout, flags: 0 };
     let mut parent_tree = 0;
     let mut new_tree = both;
     if let Some((p, t)) = known {
@@ -129,13 +109,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
     let mut flags = 0;
     if new_tree {
         proc.tree = at & !0x3f_ffff | u64::from(tgid & 0x3f_ffff);
-        let tree = Tree {
-            epoch: 0,
-            since_ns: at,
-            request: stdin,
-            reply: stdout,
-            parent: parent_tree,
-        };
+        let tree = Tree { epoch: 0, since_ns: at, request: stdin, reply: stdout, parent: parent_tree };
         if TREES.insert(proc.tree, tree, 0).is_err() {
             count(abi::counter::TREES_FULL, 1);
             return 0;
@@ -151,15 +125,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn emit_exec(
-    task: usize,
-    bprm: usize,
-    proc: &Proc,
-    tgid: u32,
-    at: u64,
-    epoch: u32,
-    mut flags: u32,
-) {
+fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u32, mut flags: u32) {
     let Some(s) = scratch(LIFECYCLE) else { return };
     let parent: usize = read(task + off!(task_real_parent));
     let file: usize = read(bprm + off!(bprm_file));
@@ -184,16 +150,7 @@ fn emit_exec(
     // SAFETY: the scratch buffer of this CPU, larger than the record and its parts.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Exec>();
-        header(
-            &raw mut (*r).header,
-            kind::EXEC,
-            tgid,
-            at,
-            new_id(at),
-            proc.tree,
-            epoch,
-            0,
-        );
+        header(&raw mut (*r).header, kind::EXEC, tgid, at, new_id(at), proc.tree, epoch, 0);
         (*r).parent = read(parent + off!(task_tgid));
         let leader: usize = read(parent + off!(task_group_leader));
         (*r).parent_start_ns = read(leader + off!(task_start_boottime));
@@ -210,11 +167,8 @@ fn emit_exec(
         (*s).len = size_of::<Exec>() as u64;
         let path = append_file(LIFECYCLE, file);
         let cwd = append_cwd(LIFECYCLE, task);
-        let script = if flags & exec_flag::SHEBANG != 0 {
-            append_kernel_text(LIFECYCLE, filename as u64)
-        } else {
-            0
-        };
+        let script =
+            if flags & exec_flag::SHEBANG != 0 { append_kernel_text(LIFECYCLE, filename as u64) } else { 0 };
         let argv = append_user_bytes(LIFECYCLE, arg_start, arg_end.wrapping_sub(arg_start));
         if path & CUT != 0 {
             flags |= exec_flag::PATH_CUT;
@@ -234,14 +188,7 @@ fn emit_exec(
         (*r).script_len = script as u32;
         (*r).argv_len = argv as u32;
     }
-    submit(
-        LIFECYCLE,
-        if flags & exec_flag::NEW_TREE != 0 {
-            2
-        } else {
-            1
-        },
-    );
+    submit(LIFECYCLE, if flags & exec_flag::NEW_TREE != 0 { 2 } else { 1 });
 }
 
 /// Whether the file's name begins as those of memfds do.
@@ -298,25 +245,12 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     // SAFETY: a live map value; the scratch buffer of this CPU.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Exit>();
-        header(
-            &raw mut (*r).header,
-            kind::EXIT,
-            tgid,
-            at,
-            new_id(at),
-            (*proc).tree,
-            epoch(tree, at),
-            0,
-        );
+        header(&raw mut (*r).header, kind::EXIT, tgid, at, new_id(at), (*proc).tree, epoch(tree, at), 0);
         (*r).start_ns = (*proc).start_ns;
         (*r).cpu_ns = cpu_time(task as u64);
         (*r).max_rss = read::<u64>(signal + off!(signal_maxrss)) << 12;
         let group: u32 = read(signal + off!(signal_group_exit_code));
-        (*r).status = if group != 0 {
-            group
-        } else {
-            read(task + off!(task_exit_code))
-        };
+        (*r).status = if group != 0 { group } else { read(task + off!(task_exit_code)) };
         (*r)._pad = 0;
         (*s).len = size_of::<Exit>() as u64;
     }

@@ -84,10 +84,7 @@ fn own(cookie: u64, tree: u64, tgid: u32) {
         // SAFETY: a live map value.
         unsafe { (*o).hello }
     });
-    if OWNERS
-        .insert(cookie, Owner { tree, tgid, hello }, 0)
-        .is_err()
-    {
+    if OWNERS.insert(cookie, Owner { tree, tgid, hello }, 0).is_err() {
         count(counter::OWNERS_FULL, 1);
     }
 }
@@ -148,9 +145,7 @@ fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
     // SAFETY: the record on the stack.
     unsafe {
         (*r).cookie = cookie;
-        (&raw mut (*r).addr)
-            .cast::<[u64; 2]>()
-            .write_unaligned([key.words[0], key.words[1]]);
+        (&raw mut (*r).addr).cast::<[u64; 2]>().write_unaligned([key.words[0], key.words[1]]);
         (*r).op = op;
         (*r).family = family;
         (*r).protocol = protocol;

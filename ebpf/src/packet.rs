@@ -52,8 +52,7 @@ struct Seen {
 fn load<const N: usize>(ctx: &SkBuffContext, at: u32) -> Option<[u8; N]> {
     let mut b = [0u8; N];
     // SAFETY: N bytes into an array of N.
-    let failed =
-        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), at, b.as_mut_ptr().cast(), N as u32) };
+    let failed = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), at, b.as_mut_ptr().cast(), N as u32) };
     if failed != 0 { None } else { Some(b) }
 }
 
@@ -68,16 +67,8 @@ fn owner_of(ctx: &SkBuffContext, cookie: u64, out: bool) -> Option<Owner> {
     }
     // An accepted socket: its cookie is new, its local port is the listener's.
     let first: [u8; 20] = load(ctx, 0)?;
-    let at = if first[0] >> 4 == 4 {
-        u32::from(first[0] & 15) * 4
-    } else {
-        40
-    };
-    let protocol = if first[0] >> 4 == 4 {
-        first[9]
-    } else {
-        first[6]
-    };
+    let at = if first[0] >> 4 == 4 { u32::from(first[0] & 15) * 4 } else { 40 };
+    let protocol = if first[0] >> 4 == 4 { first[9] } else { first[6] };
     if protocol != TCP {
         return None;
     }
@@ -99,21 +90,11 @@ fn parse(ctx: &SkBuffContext, owner: Owner, cookie: u64, out: bool) -> Option<Se
     let whole = unsafe { (*ctx.skb.skb).len };
     let (family, protocol, at, addr) = if first[0] >> 4 == 4 {
         let a: [u8; 4] = load(ctx, if out { 16 } else { 12 })?;
-        (
-            AF_INET,
-            first[9],
-            u32::from(first[0] & 15) * 4,
-            [u64::from(u32::from_le_bytes(a)), 0],
-        )
+        (AF_INET, first[9], u32::from(first[0] & 15) * 4, [u64::from(u32::from_le_bytes(a)), 0])
     } else {
         let a: [u8; 8] = load(ctx, if out { 24 } else { 8 })?;
         let b: [u8; 8] = load(ctx, if out { 32 } else { 16 })?;
-        (
-            AF_INET6,
-            first[6],
-            40,
-            [u64::from_le_bytes(a), u64::from_le_bytes(b)],
-        )
+        (AF_INET6, first[6], 40, [u64::from_le_bytes(a), u64::from_le_bytes(b)])
     };
     let ports: [u8; 4] = load(ctx, at)?;
     let source = u32::from(ports[0]) << 8 | u32::from(ports[1]);
@@ -159,17 +140,7 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) {
     let epoch = epoch(tree, at);
     flow(&seen, at, epoch, out);
     if seen.protocol == u32::from(UDP) && seen.port == 53 {
-        payload(
-            ctx,
-            &seen,
-            at,
-            epoch,
-            if out {
-                packet::DNS_QUERY
-            } else {
-                packet::DNS_ANSWER
-            },
-        );
+        payload(ctx, &seen, at, epoch, if out { packet::DNS_QUERY } else { packet::DNS_ANSWER });
     } else if out && seen.protocol == u32::from(TCP) && owner.hello == 0 {
         hello(ctx, &seen, at, epoch);
     }
@@ -197,22 +168,13 @@ fn fill(h: *mut Header, seen: &Seen, kind: u16, at: u64, epoch: u32, id: u64, fl
 #[inline(always)]
 fn flow(seen: &Seen, at: u64, epoch: u32, out: bool) {
     let id = new_id(at);
-    let (bytes_out, bytes_in) = if out {
-        (u64::from(seen.len), 0)
-    } else {
-        (0, u64::from(seen.len))
-    };
+    let (bytes_out, bytes_in) = if out { (u64::from(seen.len), 0) } else { (0, u64::from(seen.len)) };
     let key = AggKey {
         tgid: seen.owner.tgid,
         epoch,
         kind: u32::from(kind::FLOW),
         sub: seen.protocol,
-        words: [
-            seen.cookie,
-            seen.addr[0],
-            seen.addr[1],
-            u64::from(seen.port),
-        ],
+        words: [seen.cookie, seen.addr[0], seen.addr[1], u64::from(seen.port)],
     };
     let Aggregated::Record(flags) = aggregate(&key, id, bytes_out, bytes_in) else {
         return;
@@ -223,9 +185,7 @@ fn flow(seen: &Seen, at: u64, epoch: u32, out: bool) {
     // SAFETY: the record on the stack.
     unsafe {
         (*r).cookie = seen.cookie;
-        (&raw mut (*r).addr)
-            .cast::<[u64; 2]>()
-            .write_unaligned(seen.addr);
+        (&raw mut (*r).addr).cast::<[u64; 2]>().write_unaligned(seen.addr);
         (*r).family = seen.family;
         (*r).protocol = seen.protocol;
         (*r).port = seen.port;
@@ -233,12 +193,7 @@ fn flow(seen: &Seen, at: u64, epoch: u32, out: bool) {
         (*r).bytes_out = bytes_out;
         (*r).bytes_in = bytes_in;
     }
-    if !output(
-        r.cast(),
-        size_of::<Flow>() as u64,
-        kind::FLOW,
-        Urgency::Bulk,
-    ) {
+    if !output(r.cast(), size_of::<Flow>() as u64, kind::FLOW, Urgency::Bulk) {
         aggregate_lost(&key, flags);
     }
 }
@@ -271,15 +226,9 @@ struct Reserved {
 
 #[inline(always)]
 fn payload(ctx: &SkBuffContext, seen: &Seen, at: u64, epoch: u32, what: u32) {
-    use aya_ebpf::helpers::generated::{
-        bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit,
-    };
+    use aya_ebpf::helpers::generated::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit};
     let cut = seen.len > PAYLOAD as u32;
-    let n = if cut {
-        PAYLOAD as u64
-    } else {
-        u64::from(seen.len)
-    };
+    let n = if cut { PAYLOAD as u64 } else { u64::from(seen.len) };
     let n = mask!(n.wrapping_sub(1), 2047) + 1;
     let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: the ring map; the reservation is checked, filled and submitted or discarded.
@@ -290,19 +239,9 @@ fn payload(ctx: &SkBuffContext, seen: &Seen, at: u64, epoch: u32, what: u32) {
             return;
         }
         let flags = if cut { abi::flag::TRUNCATED } else { 0 };
-        fill(
-            r.cast(),
-            seen,
-            kind::PACKET,
-            at,
-            epoch,
-            new_id(now()),
-            flags,
-        );
+        fill(r.cast(), seen, kind::PACKET, at, epoch, new_id(now()), flags);
         (*r).packet.cookie = seen.cookie;
-        (&raw mut (*r).packet.addr)
-            .cast::<[u64; 2]>()
-            .write_unaligned(seen.addr);
+        (&raw mut (*r).packet.addr).cast::<[u64; 2]>().write_unaligned(seen.addr);
         (*r).packet.what = what;
         (*r).packet.family = seen.family;
         (*r).packet.port = seen.port;

@@ -2,9 +2,8 @@
 
 use abi::{ABI, AggKey, AggValue, Header, counter, flag};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_smp_processor_id,
-    bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output,
-    bpf_ringbuf_query,
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_smp_processor_id, bpf_probe_read_kernel_str,
+    bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output, bpf_ringbuf_query,
 };
 
 use crate::maps::{ACTIVE, AGG0, AGG1, COUNTERS, EVENTS, LOST_SINCE, RING_BYTES, SCRATCH};
@@ -76,9 +75,7 @@ pub fn count(index: u32, n: u64) {
 #[inline(always)]
 pub fn add(p: *mut u64, n: u64) {
     // SAFETY: a live map value, aligned.
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) p, in(reg) n, options(nostack))
-    };
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) p, in(reg) n, options(nostack)) };
 }
 
 /// A record id: unique because one CPU cannot take the same nanosecond twice.
@@ -91,16 +88,7 @@ pub fn new_id(at: u64) -> u64 {
 /// Fills a header for the current process.
 #[expect(clippy::too_many_arguments, reason = "the fields of one header")]
 #[inline(always)]
-pub fn header(
-    h: *mut Header,
-    kind: u16,
-    tgid: u32,
-    at: u64,
-    id: u64,
-    tree: u64,
-    epoch: u32,
-    flags: u32,
-) {
+pub fn header(h: *mut Header, kind: u16, tgid: u32, at: u64, id: u64, tree: u64, epoch: u32, flags: u32) {
     let lost = LOST_SINCE.get_ptr_mut(0).map_or(0, |p| {
         // SAFETY: a live map value of this CPU.
         unsafe { *p }
@@ -148,11 +136,7 @@ pub fn output(data: *mut u8, len: u64, kind: u16, urgency: Urgency) -> bool {
     // SAFETY: the ring map; 0 asks for the bytes not yet consumed.
     let filled = unsafe { bpf_ringbuf_query(ring, 0) };
     let refused = urgency == Urgency::Bulk && filled > BULK_LIMIT;
-    let flags = if urgency == Urgency::Wake || filled > WAKE_AT {
-        FORCE_WAKEUP
-    } else {
-        NO_WAKEUP
-    };
+    let flags = if urgency == Urgency::Wake || filled > WAKE_AT { FORCE_WAKEUP } else { NO_WAKEUP };
     // SAFETY: `len` bytes from `data` are readable; the verifier checks it.
     if refused || unsafe { bpf_ringbuf_output(ring, data.cast(), len, flags) } < 0 {
         lost(kind);
@@ -186,11 +170,7 @@ pub enum Aggregated {
 
 #[inline(always)]
 fn value_of(key: &AggKey, first: bool) -> Option<*mut AggValue> {
-    if first {
-        AGG0.get_ptr_mut(key)
-    } else {
-        AGG1.get_ptr_mut(key)
-    }
+    if first { AGG0.get_ptr_mut(key) } else { AGG1.get_ptr_mut(key) }
 }
 
 #[inline(always)]
@@ -224,19 +204,9 @@ pub fn aggregate(key: &AggKey, id: u64, bytes_out: u64, bytes_in: u64) -> Aggreg
     if let Some(value) = value_of(key, first) {
         return add_to(value, bytes_out, bytes_in);
     }
-    let value = AggValue {
-        id,
-        count: 0,
-        bytes_out: 0,
-        bytes_in: 0,
-        lost: 0,
-    };
+    let value = AggValue { id, count: 0, bytes_out: 0, bytes_in: 0, lost: 0 };
     // NOEXIST: of two processors that meet here, one writes the record, the other one counts.
-    let inserted = if first {
-        AGG0.insert(key, value, 1)
-    } else {
-        AGG1.insert(key, value, 1)
-    };
+    let inserted = if first { AGG0.insert(key, value, 1) } else { AGG1.insert(key, value, 1) };
     if inserted.is_ok() {
         return Aggregated::Record(flag::AGGREGATED);
     }

@@ -7,8 +7,8 @@ use crate::{
     kernel::{AF_INET6, AF_UNIX, family_of, file_of, read, sock_of},
     maps::{LISTENERS, OWNERS},
     record::{
-        Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, append_user_bytes, count, new_id,
-        scratch, submit,
+        Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, append_user_bytes, count, new_id, scratch,
+        submit,
     },
     syscall::{arg, begin_record},
 };
@@ -23,10 +23,7 @@ pub extern "C" fn on_unix(class: u64) -> u64 {
     let call = unsafe { &(*s).call };
     let file = file_of(call.task as usize, arg(call, 0) as u32);
     if file == 0
-        || u32::from(read::<u16>(
-            read::<usize>(file + off!(file_inode)) + off!(inode_mode),
-        )) >> 12
-            != 0o14
+        || u32::from(read::<u16>(read::<usize>(file + off!(file_inode)) + off!(inode_mode))) >> 12 != 0o14
     {
         return 0;
     }
@@ -39,23 +36,11 @@ pub extern "C" fn on_unix(class: u64) -> u64 {
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Unix>();
         begin_record(&raw mut (*r).header, call, kind::UNIX, new_id(call.at), 0);
-        (*r).op = if connect {
-            net_op::CONNECT
-        } else {
-            net_op::BIND
-        };
+        (*r).op = if connect { net_op::CONNECT } else { net_op::BIND };
         (*r).result = call.ret as i32;
         (*s).len = size_of::<Unix>() as u64;
-        let named = if connect {
-            read::<usize>(sk + off!(unix_peer))
-        } else {
-            sk
-        };
-        let n = if call.ret == 0 && named != 0 {
-            append_unix_name(named as u64)
-        } else {
-            0
-        };
+        let named = if connect { read::<usize>(sk + off!(unix_peer)) } else { sk };
+        let n = if call.ret == 0 && named != 0 { append_unix_name(named as u64) } else { 0 };
         (*r).from_kernel = u32::from(n != 0);
         (*r).name_len = n as u32;
         if n == 0 {
@@ -106,18 +91,10 @@ fn fill(r: *mut Net, sk: usize, remote: bool) {
         (*r).family = family;
         (*r).addr = [0; 16];
         if family == AF_INET6 {
-            let at = if remote {
-                off!(sk_v6_daddr)
-            } else {
-                off!(sk_v6_rcv_saddr)
-            };
+            let at = if remote { off!(sk_v6_daddr) } else { off!(sk_v6_rcv_saddr) };
             (*r).addr = read(sk + at);
         } else {
-            let at = if remote {
-                off!(sk_daddr)
-            } else {
-                off!(sk_rcv_saddr)
-            };
+            let at = if remote { off!(sk_daddr) } else { off!(sk_rcv_saddr) };
             let four: [u8; 4] = read(sk + at);
             (*r).addr[0] = four[0];
             (*r).addr[1] = four[1];
@@ -172,11 +149,7 @@ fn net_record(call: &Call, fd: u32, op: u32) -> u64 {
         let r = (&raw mut (*s).bytes).cast::<Net>();
         fill(r, sk, op == net_op::ACCEPT);
         (*r).op = op;
-        let owner = Owner {
-            tree: call.tree,
-            tgid: call.tgid as u32,
-            hello: 0,
-        };
+        let owner = Owner { tree: call.tree, tgid: call.tgid as u32, hello: 0 };
         if (*r).cookie != 0 && OWNERS.insert((*r).cookie, owner, 0).is_err() {
             count(counter::OWNERS_FULL, 1);
         }
@@ -189,12 +162,7 @@ fn net_record(call: &Call, fd: u32, op: u32) -> u64 {
             epoch: call.epoch as u32,
             kind: u32::from(kind::NET),
             sub: op,
-            words: [
-                words.read(),
-                words.add(1).read(),
-                u64::from((*r).port),
-                u64::from((*r).protocol),
-            ],
+            words: [words.read(), words.add(1).read(), u64::from((*r).port), u64::from((*r).protocol)],
         };
         let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else {
             return 0;

@@ -17,13 +17,7 @@ pub extern "C" fn on_special() -> u64 {
     unsafe {
         let call = &(*s).call;
         let r = (&raw mut (*s).bytes).cast::<Special>();
-        begin_record(
-            &raw mut (*r).header,
-            call,
-            kind::SPECIAL,
-            new_id(call.at),
-            0,
-        );
+        begin_record(&raw mut (*r).header, call, kind::SPECIAL, new_id(call.at), 0);
         (*r).args[0] = arg(call, 0);
         (*r).args[1] = arg(call, 1);
         (*r).args[2] = arg(call, 2);
@@ -33,11 +27,7 @@ pub extern "C" fn on_special() -> u64 {
         (*r).nr = call.nr as u32;
         (*s).len = size_of::<Special>() as u64;
         let memfd = call.compat == 0 && call.nr == 319 || call.compat != 0 && call.nr == 356;
-        (*r).text_len = if memfd {
-            append_user_text(SYSCALLS, arg(call, 0)) as u32
-        } else {
-            0
-        };
+        (*r).text_len = if memfd { append_user_text(SYSCALLS, arg(call, 0)) as u32 } else { 0 };
     }
     submit(SYSCALLS, 1)
 }

@@ -9,9 +9,7 @@ use aya_ebpf::{
 
 use crate::{
     kernel::read,
-    record::{
-        Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, header, new_id, scratch, submit,
-    },
+    record::{Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, header, new_id, scratch, submit},
     track::{current_tgid, epoch, find, maybe, now},
 };
 
@@ -72,11 +70,7 @@ fn begin(tgid: u32, regs: u64, ret: i64) -> Option<u8> {
         count_call();
     }
     let index = mask!(nr, 511) as usize;
-    let table = if compat != 0 {
-        &raw const COMPAT
-    } else {
-        &raw const NATIVE
-    };
+    let table = if compat != 0 { &raw const COMPAT } else { &raw const NATIVE };
     // SAFETY: the index is below 512; the table's content is in read-only data.
     let class = unsafe { table.cast::<u8>().add(index).read_volatile() };
     if nr > 511 || class == class::COUNT {
@@ -124,16 +118,7 @@ pub extern "C" fn count_call() -> u64 {
 #[inline(always)]
 pub fn begin_record(h: *mut abi::Header, call: &Call, kind: u16, id: u64, flags: u32) {
     let compat = if call.compat != 0 { flag::COMPAT } else { 0 };
-    header(
-        h,
-        kind,
-        call.tgid as u32,
-        call.at,
-        id,
-        call.tree,
-        call.epoch as u32,
-        flags | compat,
-    );
+    header(h, kind, call.tgid as u32, call.at, id, call.tree, call.epoch as u32, flags | compat);
 }
 
 /// An argument of the call at work, by position, of either ABI.

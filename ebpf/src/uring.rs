@@ -31,10 +31,7 @@ pub fn uring_submit_old(ctx: RawTracePointContext) -> i32 {
 /// Operations that move bytes between a descriptor and memory or another descriptor.
 #[inline(always)]
 fn moves_bytes(opcode: u32) -> bool {
-    matches!(
-        opcode,
-        1 | 2 | 4 | 5 | 9 | 10 | 22 | 23 | 26 | 27 | 30 | 33 | 47 | 48 | 49
-    )
+    matches!(opcode, 1 | 2 | 4 | 5 | 9 | 10 | 22 | 23 | 26 | 27 | 30 | 33 | 47 | 48 | 49)
 }
 
 #[inline(always)]
@@ -55,13 +52,7 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
     let Some(s) = scratch(LIFECYCLE) else {
         return 0;
     };
-    let key = AggKey {
-        tgid,
-        epoch,
-        kind: u32::from(kind::URING),
-        sub: opcode,
-        words: [0; 4],
-    };
+    let key = AggKey { tgid, epoch, kind: u32::from(kind::URING), sub: opcode, words: [0; 4] };
     if let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) {
         // SAFETY: the scratch buffer of this CPU, larger than the record.
         unsafe {
@@ -83,11 +74,7 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
     let fd: u32 = read(request + off!(uring_fd));
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() } as usize;
-    let channel = if fixed {
-        0
-    } else {
-        channel_key(file_of(task, fd))
-    };
+    let channel = if fixed { 0 } else { channel_key(file_of(task, fd)) };
     let Some(tree) = TREES.get_ptr(tree_id) else {
         return 0;
     };
@@ -99,23 +86,10 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
             return 0;
         }
         let r = (&raw mut (*s).bytes).cast::<Blind>();
-        header(
-            r.cast(),
-            kind::BLIND,
-            tgid,
-            at,
-            new_id(now()),
-            tree_id,
-            epoch,
-            0,
-        );
+        header(r.cast(), kind::BLIND, tgid, at, new_id(now()), tree_id, epoch, 0);
         (*r).channel = (*tree).request;
         (*r).how = 0x10000 + opcode;
-        (*r).side = if request_side {
-            side::REQUEST
-        } else {
-            side::REPLY
-        };
+        (*r).side = if request_side { side::REQUEST } else { side::REPLY };
         (*s).len = size_of::<Blind>() as u64;
     }
     submit(LIFECYCLE, 1);

@@ -6,8 +6,8 @@ use crate::{
     charge::CallInfo,
     mcp::Id,
     output::{
-        Argument, Basis, CallLine, CallStatus, Certainty, Context, Effect, Scope, ScopeKind,
-        ServerRef, SyscallAbi, SyscallCount, Time,
+        Argument, Basis, CallLine, CallStatus, Certainty, Context, Effect, Scope, ScopeKind, ServerRef,
+        SyscallAbi, SyscallCount, Time,
     },
 };
 
@@ -22,11 +22,7 @@ pub(crate) enum Stage {
     /// Replied: a candidate until the settling time has passed.
     Settling { until: u64 },
     /// Settled: waits for the kernel's counts and the process's usage, at most until this time.
-    Closing {
-        until: u64,
-        drained: bool,
-        measured: bool,
-    },
+    Closing { until: u64, drained: bool, measured: bool },
 }
 
 /// What was done in a call, as far as it is charged with certainty.
@@ -56,22 +52,15 @@ impl Tally {
             }
             Effect::Open { .. } => self.files = self.files.saturating_add(n),
             Effect::Exec { .. } => self.execs = self.execs.saturating_add(n),
-            Effect::Net {
-                op: crate::output::NetOp::Connect | crate::output::NetOp::Sendmsg,
-                ..
-            } => self.connects = self.connects.saturating_add(n),
+            Effect::Net { op: crate::output::NetOp::Connect | crate::output::NetOp::Sendmsg, .. } => {
+                self.connects = self.connects.saturating_add(n)
+            }
             Effect::Fork { .. } => self.children = self.children.saturating_add(n),
-            Effect::Flow {
-                bytes_out,
-                bytes_in,
-                ..
-            } => {
+            Effect::Flow { bytes_out, bytes_in, .. } => {
                 self.bytes_out = self.bytes_out.saturating_add(*bytes_out);
                 self.bytes_in = self.bytes_in.saturating_add(*bytes_in);
             }
-            Effect::Exit {
-                cpu_ns, peak_rss, ..
-            } => {
+            Effect::Exit { cpu_ns, peak_rss, .. } => {
                 self.child_cpu_ns = self.child_cpu_ns.saturating_add(*cpu_ns);
                 self.child_peak_rss = self.child_peak_rss.max(*peak_rss);
             }
@@ -114,16 +103,9 @@ impl Call {
     }
 
     /// The line that sums it up.
-    pub(crate) fn summary(
-        self,
-        time: Time,
-        server: Arc<ServerRef>,
-        context: Arc<Context>,
-    ) -> CallLine {
+    pub(crate) fn summary(self, time: Time, server: Arc<ServerRef>, context: Arc<Context>) -> CallLine {
         let t = self.tally;
-        let own = self
-            .cpu_end_ns
-            .map_or(0, |end| end.saturating_sub(self.cpu_start_ns));
+        let own = self.cpu_end_ns.map_or(0, |end| end.saturating_sub(self.cpu_start_ns));
         let scope = Scope {
             kind: ScopeKind::Call,
             tool: Some(self.info.tool.to_string()),

@@ -19,10 +19,7 @@ pub(crate) struct CallInfo {
 
 impl CallInfo {
     pub(crate) fn call_ref(&self) -> CallRef {
-        CallRef {
-            number: self.number,
-            request_id: self.id.clone(),
-        }
+        CallRef { number: self.number, request_id: self.id.clone() }
     }
 }
 
@@ -53,28 +50,16 @@ pub(crate) struct Charge {
 impl Charge {
     /// `base` is left out of the set only when there are calls.
     pub(crate) fn new(base: Option<Base>, calls: Vec<Arc<CallInfo>>, basis: Basis) -> Self {
-        let base = if calls.is_empty() {
-            Some(base.unwrap_or(Base::Ambient))
-        } else {
-            base
-        };
+        let base = if calls.is_empty() { Some(base.unwrap_or(Base::Ambient)) } else { base };
         let scope = Arc::new(scope(base, &calls, basis));
-        Self {
-            base,
-            calls: calls.into(),
-            scope,
-        }
+        Self { base, calls: calls.into(), scope }
     }
 
     /// The same set, for a child born now: from here on it is lineage.
     pub(crate) fn inherited(&self) -> Self {
         let mut scope = (*self.scope).clone();
         scope.basis = Basis::Lineage;
-        Self {
-            base: self.base,
-            calls: Arc::clone(&self.calls),
-            scope: Arc::new(scope),
-        }
+        Self { base: self.base, calls: Arc::clone(&self.calls), scope: Arc::new(scope) }
     }
 
     /// The same set, with one more possibility.
@@ -107,11 +92,7 @@ fn scope(base: Option<Base>, calls: &[Arc<CallInfo>], basis: Basis) -> Scope {
         (Some(base), []) => return none(base.kind()),
         (None, [call]) => {
             let tool = Some(call.tool.to_string());
-            return Scope {
-                tool,
-                call: Some(call.call_ref()),
-                ..none(ScopeKind::Call)
-            };
+            return Scope { tool, call: Some(call.call_ref()), ..none(ScopeKind::Call) };
         }
         _ => {}
     }
@@ -123,11 +104,7 @@ fn scope(base: Option<Base>, calls: &[Arc<CallInfo>], basis: Basis) -> Scope {
             call: Some(c.call_ref()),
         })
         .collect();
-    candidates.extend(base.map(|b| Candidate {
-        kind: b.kind(),
-        tool: None,
-        call: None,
-    }));
+    candidates.extend(base.map(|b| Candidate { kind: b.kind(), tool: None, call: None }));
     let one_tool = base.is_none() && calls.windows(2).all(|w| w[0].tool == w[1].tool);
     if one_tool {
         let tool = calls.first().map(|c| c.tool.to_string());
@@ -155,35 +132,22 @@ mod tests {
     use super::*;
 
     fn call(number: u64, tool: &str) -> Arc<CallInfo> {
-        Arc::new(CallInfo {
-            number,
-            tool: tool.into(),
-            id: number.into(),
-        })
+        Arc::new(CallInfo { number, tool: tool.into(), id: number.into() })
     }
 
     #[test]
     fn one_possibility_is_certain() {
         let c = Charge::new(None, vec![call(1, "a")], Basis::Window);
-        assert_eq!(
-            (c.scope.kind, c.scope.certainty),
-            (ScopeKind::Call, Certainty::Certain)
-        );
+        assert_eq!((c.scope.kind, c.scope.certainty), (ScopeKind::Call, Certainty::Certain));
         assert!(c.certain_call().is_some() && c.scope.candidates.is_empty());
         let c = Charge::new(Some(Base::Startup), vec![], Basis::Window);
-        assert_eq!(
-            (c.scope.kind, c.scope.certainty),
-            (ScopeKind::Startup, Certainty::Certain)
-        );
+        assert_eq!((c.scope.kind, c.scope.certainty), (ScopeKind::Startup, Certainty::Certain));
     }
 
     #[test]
     fn several_calls_of_one_tool_are_certain_for_the_tool_only() {
         let c = Charge::new(None, vec![call(1, "a"), call(2, "a")], Basis::Window);
-        assert_eq!(
-            (c.scope.kind, c.scope.certainty),
-            (ScopeKind::Call, Certainty::CertainTool)
-        );
+        assert_eq!((c.scope.kind, c.scope.certainty), (ScopeKind::Call, Certainty::CertainTool));
         assert_eq!((c.scope.tool.as_deref(), &c.scope.call), (Some("a"), &None));
         assert!(c.certain_call().is_none());
     }
@@ -195,10 +159,7 @@ mod tests {
             Charge::new(None, vec![call(1, "a")], Basis::Window).or(Base::Ambient),
             Charge::new(Some(Base::Startup), vec![call(1, "a")], Basis::Window),
         ] {
-            assert_eq!(
-                (c.scope.kind, c.scope.certainty),
-                (ScopeKind::Ambiguous, Certainty::Ambiguous)
-            );
+            assert_eq!((c.scope.kind, c.scope.certainty), (ScopeKind::Ambiguous, Certainty::Ambiguous));
             assert_eq!(c.scope.candidates.len(), 2);
             assert!(c.certain_call().is_none() && c.inherited().certain_call().is_none());
         }

@@ -34,11 +34,7 @@ fn path_kind(op: u32) -> PathOpKind {
 }
 
 fn table(compat: bool) -> SyscallAbi {
-    if compat {
-        SyscallAbi::I386
-    } else {
-        SyscallAbi::X86_64
-    }
+    if compat { SyscallAbi::I386 } else { SyscallAbi::X86_64 }
 }
 
 /// The effect of an event; `None` for those that are not effects (channel bytes).
@@ -52,13 +48,7 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
     let compat = record.header.flags & flag::COMPAT != 0;
     Some(match record.event {
         Event::Fork(f) => Effect::Fork { child: f.child },
-        Event::Exec {
-            exec,
-            path,
-            cwd,
-            script,
-            argv,
-        } => Effect::Exec {
+        Event::Exec { exec, path, cwd, script, argv } => Effect::Exec {
             path: text::kernel_path(path, exec.flags & exec_flag::PATH_CUT != 0),
             truncated: exec.flags & exec_flag::PATH_CUT != 0,
             source: Source::Kernel,
@@ -92,13 +82,7 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
                 deleted: open.nlink == 0,
             }
         }
-        Event::PathOp {
-            op,
-            base,
-            name,
-            base2,
-            name2,
-        } => {
+        Event::PathOp { op, base, name, base2, name2 } => {
             let kind = path_kind(op.op);
             let has_arg = matches!(
                 kind,
@@ -110,10 +94,7 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
             );
             let wide = kind == PathOpKind::Truncate;
             let arg = u64::from(op.arg[0]) | if wide { u64::from(op.arg[1]) << 32 } else { 0 };
-            let second = matches!(
-                kind,
-                PathOpKind::Rename | PathOpKind::Symlink | PathOpKind::Link
-            );
+            let second = matches!(kind, PathOpKind::Rename | PathOpKind::Symlink | PathOpKind::Link);
             Effect::PathOp {
                 op: kind,
                 // A link's target is stored as given: it is not relative to anything yet.
@@ -126,11 +107,7 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
                 arg: has_arg.then_some(arg),
                 group: (kind == PathOpKind::Chown).then_some(op.arg[1]),
                 truncated: cut,
-                source: if name.is_empty() {
-                    Source::FdAtExit
-                } else {
-                    Source::Argument
-                },
+                source: if name.is_empty() { Source::FdAtExit } else { Source::Argument },
             }
         }
         Event::Net(n) => {
@@ -143,22 +120,14 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
                 protocol: text::protocol(n.protocol),
                 mapped,
                 name: None,
-                source: if seen_at_exit {
-                    Source::FdAtExit
-                } else {
-                    Source::Kernel
-                },
+                source: if seen_at_exit { Source::FdAtExit } else { Source::Kernel },
             }
         }
         Event::Unix { unix, name } => Effect::Unix {
             op: net(unix.op),
             path: text::unix_name(name),
             error: unix.result.unsigned_abs(),
-            source: if unix.from_kernel != 0 {
-                Source::Kernel
-            } else {
-                Source::Argument
-            },
+            source: if unix.from_kernel != 0 { Source::Kernel } else { Source::Argument },
         },
         Event::Packet { packet: p, bytes } => return packet_effect(&p, bytes),
         Event::Flow(f) => Effect::Flow {
@@ -168,14 +137,8 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
             bytes_out: f.bytes_out,
             bytes_in: f.bytes_in,
         },
-        Event::Syscall(s) => Effect::Syscall {
-            abi: table(compat),
-            nr: s.nr,
-        },
-        Event::Special {
-            special,
-            text: name,
-        } => Effect::Special {
+        Event::Syscall(s) => Effect::Syscall { abi: table(compat), nr: s.nr },
+        Event::Special { special, text: name } => Effect::Special {
             name: text::special_name(compat, special.nr),
             abi: table(compat),
             nr: special.nr,
@@ -183,10 +146,7 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
             result: special.ret,
             text: (!name.is_empty()).then(|| text::lossy(name)),
         },
-        Event::Uring(u) => Effect::Uring {
-            opcode: u.opcode,
-            name: text::uring_name(u.opcode),
-        },
+        Event::Uring(u) => Effect::Uring { opcode: u.opcode, name: text::uring_name(u.opcode) },
         Event::Chunk { .. } | Event::Blind(_) => return None,
     })
 }
@@ -195,11 +155,7 @@ fn packet_effect(p: &abi::Packet, bytes: &[u8]) -> Option<Effect> {
     let (address, _) = text::address(p.family, &p.addr);
     let address = address.to_string();
     if p.what == packet::TLS_HELLO {
-        return Some(Effect::TlsHello {
-            sni: text::sni(bytes),
-            address,
-            port: p.port as u16,
-        });
+        return Some(Effect::TlsHello { sni: text::sni(bytes), address, port: p.port as u16 });
     }
     // Not DNS after all, or hostile: nothing to tell beyond the bytes that the flow counts.
     let message = simple_dns::Packet::parse(bytes).ok()?;
@@ -207,37 +163,17 @@ fn packet_effect(p: &abi::Packet, bytes: &[u8]) -> Option<Effect> {
     let name = question.qname.to_string().to_ascii_lowercase();
     if p.what == packet::DNS_QUERY {
         let record = format!("{:?}", question.qtype);
-        let record = record
-            .strip_prefix("TYPE(")
-            .and_then(|r| r.strip_suffix(')'))
-            .unwrap_or(&record)
-            .to_owned();
-        return Some(Effect::DnsQuery {
-            name,
-            record,
-            resolver: address,
-            port: p.port as u16,
-        });
+        let record =
+            record.strip_prefix("TYPE(").and_then(|r| r.strip_suffix(')')).unwrap_or(&record).to_owned();
+        return Some(Effect::DnsQuery { name, record, resolver: address, port: p.port as u16 });
     }
-    let addresses = answers(bytes)
-        .into_iter()
-        .map(|(address, _)| address.to_string())
-        .collect();
-    Some(Effect::DnsAnswer {
-        name,
-        addresses,
-        rcode: message.rcode() as u16,
-        resolver: address,
-    })
+    let addresses = answers(bytes).into_iter().map(|(address, _)| address.to_string()).collect();
+    Some(Effect::DnsAnswer { name, addresses, rcode: message.rcode() as u16, resolver: address })
 }
 
 /// Key of a DNS transaction: socket, transaction id, resolver.
 pub(crate) fn dns_key(p: &abi::Packet, bytes: &[u8]) -> Option<(u64, u16, [u8; 16])> {
-    Some((
-        p.cookie,
-        u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]),
-        p.addr,
-    ))
+    Some((p.cookie, u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]), p.addr))
 }
 
 /// Addresses in a DNS answer, with the name that was asked for.
@@ -255,10 +191,5 @@ pub(crate) fn answers(bytes: &[u8]) -> Vec<(std::net::IpAddr, String)> {
         RData::AAAA(a) => Some(std::net::IpAddr::V6(a.address.into())),
         _ => None,
     };
-    message
-        .answers
-        .iter()
-        .filter_map(address)
-        .map(|ip| (ip, name.clone()))
-        .collect()
+    message.answers.iter().filter_map(address).map(|ip| (ip, name.clone())).collect()
 }

@@ -2,8 +2,8 @@
 //! also from recordings, so every length is checked.
 
 use abi::{
-    ABI, Blind, Chunk, Exec, Exit, Flow, Fork, Header, Net, Open, Packet, PathOp, Special, Syscall,
-    Unix, Uring, kind,
+    ABI, Blind, Chunk, Exec, Exit, Flow, Fork, Header, Net, Open, Packet, PathOp, Special, Syscall, Unix,
+    Uring, kind,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -37,50 +37,19 @@ pub struct Record<'a> {
 /// What happened, as the kernel told it. Path bytes are leaf first, as in `abi`.
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "the fields are those of abi::record")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives on the stack, for one record"
-)]
 pub enum Event<'a> {
     Fork(Fork),
-    Exec {
-        exec: Exec,
-        path: &'a [u8],
-        cwd: &'a [u8],
-        script: &'a [u8],
-        argv: &'a [u8],
-    },
+    Exec { exec: Exec, path: &'a [u8], cwd: &'a [u8], script: &'a [u8], argv: &'a [u8] },
     Exit(Exit),
-    Chunk {
-        chunk: Chunk,
-        bytes: &'a [u8],
-    },
-    Open {
-        open: Open,
-        path: &'a [u8],
-    },
-    PathOp {
-        op: PathOp,
-        base: &'a [u8],
-        name: &'a [u8],
-        base2: &'a [u8],
-        name2: &'a [u8],
-    },
+    Chunk { chunk: Chunk, bytes: &'a [u8] },
+    Open { open: Open, path: &'a [u8] },
+    PathOp { op: PathOp, base: &'a [u8], name: &'a [u8], base2: &'a [u8], name2: &'a [u8] },
     Net(Net),
-    Unix {
-        unix: Unix,
-        name: &'a [u8],
-    },
-    Packet {
-        packet: Packet,
-        bytes: &'a [u8],
-    },
+    Unix { unix: Unix, name: &'a [u8] },
+    Packet { packet: Packet, bytes: &'a [u8] },
     Flow(Flow),
     Syscall(Syscall),
-    Special {
-        special: Special,
-        text: &'a [u8],
-    },
+    Special { special: Special, text: &'a [u8] },
     Uring(Uring),
     Blind(Blind),
 }
@@ -90,9 +59,7 @@ fn split<T: FromBytes + Immutable + KnownLayout>(bytes: &[u8]) -> Result<(T, &[u
 }
 
 fn part<'a>(rest: &mut &'a [u8], len: u32) -> Result<&'a [u8], DecodeError> {
-    let (head, tail) = rest
-        .split_at_checked(len as usize)
-        .ok_or(DecodeError::Short)?;
+    let (head, tail) = rest.split_at_checked(len as usize).ok_or(DecodeError::Short)?;
     *rest = tail;
     Ok(head)
 }
@@ -126,17 +93,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         kind::EXIT => Event::Exit(split(bytes)?.0),
         kind::CHUNK => {
             let (chunk, mut rest) = split::<Chunk>(bytes)?;
-            Event::Chunk {
-                bytes: part(&mut rest, chunk.len)?,
-                chunk,
-            }
+            Event::Chunk { bytes: part(&mut rest, chunk.len)?, chunk }
         }
         kind::OPEN => {
             let (open, mut rest) = split::<Open>(bytes)?;
-            Event::Open {
-                path: part(&mut rest, open.path_len)?,
-                open,
-            }
+            Event::Open { path: part(&mut rest, open.path_len)?, open }
         }
         kind::PATH_OP => {
             let (op, mut rest) = split::<PathOp>(bytes)?;
@@ -151,26 +112,17 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         kind::NET => Event::Net(split(bytes)?.0),
         kind::UNIX => {
             let (unix, mut rest) = split::<Unix>(bytes)?;
-            Event::Unix {
-                name: part(&mut rest, unix.name_len)?,
-                unix,
-            }
+            Event::Unix { name: part(&mut rest, unix.name_len)?, unix }
         }
         kind::PACKET => {
             let (packet, mut rest) = split::<Packet>(bytes)?;
-            Event::Packet {
-                bytes: part(&mut rest, packet.len)?,
-                packet,
-            }
+            Event::Packet { bytes: part(&mut rest, packet.len)?, packet }
         }
         kind::FLOW => Event::Flow(split(bytes)?.0),
         kind::SYSCALL => Event::Syscall(split(bytes)?.0),
         kind::SPECIAL => {
             let (special, mut rest) = split::<Special>(bytes)?;
-            Event::Special {
-                text: part(&mut rest, special.text_len)?,
-                special,
-            }
+            Event::Special { text: part(&mut rest, special.text_len)?, special }
         }
         kind::URING => Event::Uring(split(bytes)?.0),
         kind::BLIND => Event::Blind(split(bytes)?.0),
@@ -182,20 +134,13 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
 /// Where the variable bytes of a chunk lie within its record, so that they can be masked in place.
 pub fn chunk_bytes_mut(record: &mut [u8]) -> Option<(Chunk, &mut [u8])> {
     let (chunk, _) = Chunk::read_from_prefix(record).ok()?;
-    let bytes = record
-        .get_mut(size_of::<Chunk>()..)?
-        .get_mut(..chunk.len as usize)?;
+    let bytes = record.get_mut(size_of::<Chunk>()..)?.get_mut(..chunk.len as usize)?;
     Some((chunk, bytes))
 }
 
 /// The argument vector of an exec record, so that secrets can be masked in place.
 pub fn argv_mut(record: &mut [u8]) -> Option<&mut [u8]> {
     let (exec, _) = Exec::read_from_prefix(record).ok()?;
-    let before = [exec.path_len, exec.cwd_len, exec.script_len]
-        .iter()
-        .map(|n| *n as usize)
-        .sum::<usize>();
-    record
-        .get_mut(size_of::<Exec>() + before..)?
-        .get_mut(..exec.argv_len as usize)
+    let before = [exec.path_len, exec.cwd_len, exec.script_len].iter().map(|n| *n as usize).sum::<usize>();
+    record.get_mut(size_of::<Exec>() + before..)?.get_mut(..exec.argv_len as usize)
 }

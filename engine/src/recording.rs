@@ -104,12 +104,7 @@ impl<'a> Reader<'a> {
         if got != VERSION {
             return Err(RecordingError::Version { got });
         }
-        Ok(Self {
-            bytes,
-            at: MAGIC.len() + 2,
-            digests: Vec::new(),
-            fact: Fact::Detached,
-        })
+        Ok(Self { bytes, at: MAGIC.len() + 2, digests: Vec::new(), fact: Fact::Detached })
     }
 
     /// The next input; `None` at the end.
@@ -132,39 +127,27 @@ impl<'a> Reader<'a> {
         if len > FRAME {
             return Err(damaged(format!("{len} bytes long, more than any frame")));
         }
-        let body = self
-            .bytes
-            .get(self.at + HEAD..self.at + HEAD + len)
-            .ok_or_else(cut)?;
+        let body = self.bytes.get(self.at + HEAD..self.at + HEAD + len).ok_or_else(cut)?;
         self.at += HEAD + len;
         match head[0] {
             1 => {
-                let count = body
-                    .get(..2)
-                    .ok_or_else(|| damaged("no digest count".into()))?;
+                let count = body.get(..2).ok_or_else(|| damaged("no digest count".into()))?;
                 let count = usize::from(u16::from_le_bytes([count[0], count[1]]));
-                let digests = body
-                    .get(2..2 + count * 16)
-                    .ok_or_else(|| damaged("digests are missing".into()))?;
+                let digests =
+                    body.get(2..2 + count * 16).ok_or_else(|| damaged("digests are missing".into()))?;
                 self.digests.clear();
                 for d in digests.chunks_exact(16) {
                     let mut digest = Digest::default();
                     digest.copy_from_slice(d);
                     self.digests.push(digest);
                 }
-                Ok(Some(Input::Record {
-                    bytes: &body[2 + count * 16..],
-                    digests: &self.digests,
-                }))
+                Ok(Some(Input::Record { bytes: &body[2 + count * 16..], digests: &self.digests }))
             }
             2 => Ok(Some(Input::Tick { now_ns })),
             3 => {
                 self.fact = serde_json::from_slice(body)
                     .map_err(|e| damaged(format!("its fact is not readable: {e}")))?;
-                Ok(Some(Input::Fact {
-                    now_ns,
-                    fact: &self.fact,
-                }))
+                Ok(Some(Input::Fact { now_ns, fact: &self.fact }))
             }
             other => Err(damaged(format!("unknown kind {other}"))),
         }

@@ -132,11 +132,7 @@ impl Server {
             self.startup = false;
         }
         let base = if calls.is_empty() {
-            Some(if self.startup {
-                Base::Startup
-            } else {
-                Base::Ambient
-            })
+            Some(if self.startup { Base::Startup } else { Base::Ambient })
         } else if now < self.blur_until {
             Some(Base::Ambient)
         } else {
@@ -155,12 +151,7 @@ impl Server {
 
     /// A message that the client sent. Returns a call that fell out of the bounded set.
     pub(crate) fn on_request(&mut self, heard: Heard, settle_ns: u64) -> Option<Call> {
-        let Heard {
-            message: m,
-            at,
-            tgid,
-            cpu_ns,
-        } = heard;
+        let Heard { message: m, at, tgid, cpu_ns } = heard;
         self.window = None;
         self.heard_request |= m.method.is_some();
         if self.protocol.is_none() {
@@ -171,11 +162,7 @@ impl Server {
             ("tools/call", Some(id)) => {
                 self.startup = false;
                 let tool = m.tool.unwrap_or_default();
-                let info = CallInfo {
-                    number: self.next_number,
-                    tool: tool.into(),
-                    id: id_value(&id),
-                };
+                let info = CallInfo { number: self.next_number, tool: tool.into(), id: id_value(&id) };
                 self.next_number += 1;
                 let mut overlapped = false;
                 for other in &mut self.calls {
@@ -215,16 +202,8 @@ impl Server {
             }
             ("ping", Some(_)) => None,
             (_, Some(id)) => {
-                let base = if self.startup {
-                    Base::Startup
-                } else {
-                    Base::Ambient
-                };
-                self.others.push(Other {
-                    id,
-                    base,
-                    until: u64::MAX,
-                });
+                let base = if self.startup { Base::Startup } else { Base::Ambient };
+                self.others.push(Other { id, base, until: u64::MAX });
                 if self.others.len() > IN_FLIGHT {
                     self.others.remove(0);
                 }
@@ -232,14 +211,8 @@ impl Server {
             }
             ("notifications/cancelled", None) => {
                 let id = m.cancelled?;
-                if let Some(call) = self
-                    .calls
-                    .iter_mut()
-                    .find(|c| c.id == id && c.stage == Stage::InFlight)
-                {
-                    call.stage = Stage::Cancelled {
-                        until: at.saturating_add(CANCELLED_NS),
-                    };
+                if let Some(call) = self.calls.iter_mut().find(|c| c.id == id && c.stage == Stage::InFlight) {
+                    call.stage = Stage::Cancelled { until: at.saturating_add(CANCELLED_NS) };
                     call.status = CallStatus::Cancelled;
                     call.ended_ns = at;
                 } else if let Some(other) = self.others.iter_mut().find(|o| o.id == id) {
@@ -267,9 +240,8 @@ impl Server {
             }
         }
         self.window = None;
-        let waiting = |c: &&mut Call| {
-            c.id == *id && matches!(c.stage, Stage::InFlight | Stage::Cancelled { .. })
-        };
+        let waiting =
+            |c: &&mut Call| c.id == *id && matches!(c.stage, Stage::InFlight | Stage::Cancelled { .. });
         if let Some(call) = self.calls.iter_mut().find(waiting) {
             if call.stage == Stage::InFlight {
                 call.ended_ns = at;
@@ -280,14 +252,8 @@ impl Server {
                 };
             }
             call.reply_bytes = m.bytes;
-            call.stage = Stage::Settling {
-                until: at.saturating_add(settle_ns),
-            };
-        } else if let Some(other) = self
-            .others
-            .iter_mut()
-            .find(|o| o.id == *id && o.until == u64::MAX)
-        {
+            call.stage = Stage::Settling { until: at.saturating_add(settle_ns) };
+        } else if let Some(other) = self.others.iter_mut().find(|o| o.id == *id && o.until == u64::MAX) {
             other.until = at.saturating_add(settle_ns);
         }
     }
@@ -297,10 +263,7 @@ impl Server {
         self.window = None;
         self.others.clear();
         for call in &mut self.calls {
-            if matches!(
-                call.stage,
-                Stage::InFlight | Stage::Cancelled { .. } | Stage::Settling { .. }
-            ) {
+            if matches!(call.stage, Stage::InFlight | Stage::Cancelled { .. } | Stage::Settling { .. }) {
                 if call.stage == Stage::InFlight {
                     call.ended_ns = now;
                 }
@@ -327,11 +290,7 @@ impl Server {
         let Some(proof) = &mut self.proof else {
             return Some(heard);
         };
-        if let Some(at) = proof
-            .written
-            .iter()
-            .position(|l| *l == heard.message.line_hash)
-        {
+        if let Some(at) = proof.written.iter().position(|l| *l == heard.message.line_hash) {
             proof.written.remove(at);
             return Some(heard);
         }

@@ -27,11 +27,7 @@ pub(crate) fn given_path(base: &[u8], name: &[u8], cut: bool) -> String {
         return kernel_path(base, cut);
     }
     let name = lossy(name);
-    let joined = if name.starts_with('/') {
-        name
-    } else {
-        format!("{}/{name}", kernel_path(base, cut))
-    };
+    let joined = if name.starts_with('/') { name } else { format!("{}/{name}", kernel_path(base, cut)) };
     let mut parts: Vec<&str> = Vec::new();
     for part in joined.split('/') {
         match part {
@@ -61,11 +57,7 @@ pub(crate) fn lossy(bytes: &[u8]) -> String {
 /// NUL-separated arguments.
 pub(crate) fn argv(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    if bytes.is_empty() {
-        Vec::new()
-    } else {
-        bytes.split(|b| *b == 0).map(lossy).collect()
-    }
+    if bytes.is_empty() { Vec::new() } else { bytes.split(|b| *b == 0).map(lossy).collect() }
 }
 
 /// Last component of a path.
@@ -77,10 +69,7 @@ pub(crate) fn file_name(path: &str) -> &str {
 pub(crate) fn address(family: u32, bytes: &[u8; 16]) -> (IpAddr, bool) {
     const AF_INET: u32 = 2;
     if family == AF_INET {
-        return (
-            IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
-            false,
-        );
+        return (IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])), false);
     }
     let v6 = Ipv6Addr::from(*bytes);
     match v6.to_ipv4_mapped() {
@@ -117,10 +106,7 @@ pub(crate) fn sni(record: &[u8]) -> Option<String> {
     // Record header 5, handshake header 4, version 2, random 32.
     let mut rest = record.get(43..)?;
     let skip = |rest: &mut &[u8], width: usize| -> Option<()> {
-        let len = rest
-            .get(..width)?
-            .iter()
-            .fold(0, |n, b| n << 8 | usize::from(*b));
+        let len = rest.get(..width)?.iter().fold(0, |n, b| n << 8 | usize::from(*b));
         *rest = rest.get(width + len..)?;
         Some(())
     };
@@ -227,10 +213,7 @@ pub(crate) fn special_name(compat: bool, nr: u32) -> String {
         (427, "io_uring_register"),
     ];
     let table = if compat { i386 } else { native };
-    table
-        .iter()
-        .find(|(n, _)| *n == nr)
-        .map_or_else(|| format!("syscall_{nr}"), |(_, name)| (*name).into())
+    table.iter().find(|(n, _)| *n == nr).map_or_else(|| format!("syscall_{nr}"), |(_, name)| (*name).into())
 }
 
 /// Name of an io_uring operation (include/uapi/linux/io_uring.h).
@@ -288,9 +271,7 @@ pub(crate) fn uring_name(opcode: u32) -> String {
         "read_multishot",
         "waitid",
     ];
-    NAMES
-        .get(opcode as usize)
-        .map_or_else(|| format!("op_{opcode}"), |n| (*n).into())
+    NAMES.get(opcode as usize).map_or_else(|| format!("op_{opcode}"), |n| (*n).into())
 }
 
 #[cfg(test)]
@@ -314,14 +295,8 @@ mod tests {
         b[..4].copy_from_slice(&[127, 0, 0, 1]);
         assert_eq!(address(2, &b).0.to_string(), "127.0.0.1");
         let mapped: Ipv6Addr = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-        assert_eq!(
-            address(10, &mapped.octets()),
-            (IpAddr::V4(Ipv4Addr::LOCALHOST), true)
-        );
-        assert_eq!(
-            address(10, &Ipv6Addr::LOCALHOST.octets()).0.to_string(),
-            "::1"
-        );
+        assert_eq!(address(10, &mapped.octets()), (IpAddr::V4(Ipv4Addr::LOCALHOST), true));
+        assert_eq!(address(10, &Ipv6Addr::LOCALHOST.octets()).0.to_string(), "::1");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A tree of processes that may be, or is, an MCP server.
 
+use std::sync::Arc;
+
 use crate::{
     input::NameSource,
     mcp::Framer,
@@ -22,11 +24,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(channel: u64, include_arguments: bool) -> Self {
-        Self {
-            channel,
-            framer: Framer::new(include_arguments),
-            next: 0,
-        }
+        Self { channel, framer: Framer::new(include_arguments), next: 0 }
     }
 }
 
@@ -65,15 +63,8 @@ pub(crate) struct Tree {
 impl Tree {
     /// Makes it a server.
     pub(crate) fn promote(&mut self, reader: u32, now: u64) {
-        let name = self
-            .argv
-            .first()
-            .map_or("unknown", |a| text::file_name(a))
-            .to_owned();
-        let shown = ServerRef {
-            id: format!("{:x}", self.id),
-            name,
-        };
+        let name = self.argv.first().map_or("unknown", |a| text::file_name(a)).to_owned();
+        let shown = ServerRef { id: format!("{:x}", self.id), name };
         let context = Context {
             uid: self.uid,
             login_uid: (self.login_uid != u32::MAX).then_some(self.login_uid),
@@ -84,18 +75,13 @@ impl Tree {
     }
 
     /// A line about the server itself.
-    pub(crate) fn line(
-        &self,
-        event: ServerEvent,
-        detail: Option<String>,
-        time: Time,
-    ) -> Option<ServerLine> {
+    pub(crate) fn line(&self, event: ServerEvent, detail: Option<String>, time: Time) -> Option<ServerLine> {
         let server = self.server.as_ref()?;
         let identity = server.identity.clone().unwrap_or_default();
         Some(ServerLine {
             time,
-            server: server.shown.clone(),
-            context: server.context.clone(),
+            server: Arc::clone(&server.shown),
+            context: Arc::clone(&server.context),
             event,
             detail,
             pid: server.reader,
@@ -111,10 +97,7 @@ impl Tree {
             entry: identity.entry,
             digest: identity.digest,
             protocol: server.protocol.clone(),
-            startup: Startup {
-                partial: self.gap_ns > 0,
-                gap_ms: self.gap_ns as f64 / 1e6,
-            },
+            startup: Startup { partial: self.gap_ns > 0, gap_ms: self.gap_ns as f64 / 1e6 },
             channel: server.channel,
         })
     }

@@ -32,10 +32,7 @@ pub(crate) fn homes() -> Vec<Home> {
         && !homes.iter().any(|home| home.dir == dir)
         && let Ok(about) = std::fs::metadata(&dir)
     {
-        homes.push(Home {
-            uid: about.uid(),
-            dir,
-        });
+        homes.push(Home { uid: about.uid(), dir });
     }
     homes
 }
@@ -72,10 +69,7 @@ mod tests {
         let passwd = b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:/bin/false\n\
             ann:x:1000:1000:Ann,,,:/home/ann:/bin/bash\nnobody:x:65534:65534::/:/bin/false\n\
             broken:x\n:::::::\nbad:x:-1:0::/x:\nrel:x:1001:1::home:/bin/sh\n\xff\xfe:x:1002\n";
-        let dirs: Vec<_> = from_passwd(passwd)
-            .into_iter()
-            .map(|h| (h.uid, h.dir))
-            .collect();
+        let dirs: Vec<_> = from_passwd(passwd).into_iter().map(|h| (h.uid, h.dir)).collect();
         assert_eq!(dirs, [(0, "/root".into()), (1000, "/home/ann".into())]);
     }
 }

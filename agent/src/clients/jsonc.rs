@@ -3,10 +3,7 @@
 /// Blank out comments and trailing commas. Bytes keep their places, so that an error's line and
 /// column stay true; what is inside strings stays as it is.
 pub(super) fn to_json(bytes: &[u8]) -> Vec<u8> {
-    let mut out = bytes
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(bytes)
-        .to_vec();
+    let mut out = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).to_vec();
     // Where the last comma stands, if only blanks and comments follow it so far.
     let mut comma = None;
     let mut at = 0;
@@ -81,24 +78,15 @@ mod tests {
     #[test]
     fn comments_and_trailing_commas_go() -> serde_json::Result<()> {
         let text = "\u{feff}{ // one\n \"a\": [1, 2, /* three */ ], /*/ odd */\n \"b\": {},,}";
-        assert!(
-            read(text).is_err(),
-            "two commas are an error in any dialect"
-        );
-        assert_eq!(
-            read(&text.replace(",,", ",// end\n"))?,
-            json!({"a": [1, 2], "b": {}})
-        );
+        assert!(read(text).is_err(), "two commas are an error in any dialect");
+        assert_eq!(read(&text.replace(",,", ",// end\n"))?, json!({"a": [1, 2], "b": {}}));
         Ok(())
     }
 
     #[test]
     fn strings_stay() -> serde_json::Result<()> {
         let text = r#"{"u": "http://x/*y*/", "q": "\"// ,]", "c": ",}",}"#;
-        assert_eq!(
-            read(text)?,
-            json!({"u": "http://x/*y*/", "q": "\"// ,]", "c": ",}"})
-        );
+        assert_eq!(read(text)?, json!({"u": "http://x/*y*/", "q": "\"// ,]", "c": ",}"}));
         Ok(())
     }
 

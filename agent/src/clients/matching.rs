@@ -34,10 +34,7 @@ pub(super) fn best<'a>(
 ) -> Option<&'a ConfiguredServer> {
     let client = hints.client.to_lowercase();
     let mut best = None;
-    for server in servers
-        .iter()
-        .filter(|server| server.uid == uid || server.uid == ANY_USER)
-    {
+    for server in servers.iter().filter(|server| server.uid == uid || server.uid == ANY_USER) {
         let chain = argvs.iter().take(MAX_CHAIN);
         let Some(kind) = chain.filter_map(|argv| matches(server, argv)).max() else {
             continue;
@@ -90,11 +87,8 @@ fn direct(command: &str, args: &[String], argv: &[String]) -> Option<Kind> {
         && !inner.is_empty()
         && !command.starts_with('/')
     {
-        let joined: Vec<String> = inner
-            .iter()
-            .map(|word| (*word).to_owned())
-            .chain(args.iter().cloned())
-            .collect();
+        let joined: Vec<String> =
+            inner.iter().map(|word| (*word).to_owned()).chain(args.iter().cloned()).collect();
         if let Some(kind) = direct(command, &joined, argv) {
             return Some(kind);
         }
@@ -121,9 +115,7 @@ fn leads(before: &[String]) -> bool {
     let Some((first, flags)) = before.split_first() else {
         return true;
     };
-    flags
-        .iter()
-        .all(|word| word.starts_with('-') || matches!(word.as_str(), "tool" | "run" | "exec" | "x"))
+    flags.iter().all(|word| word.starts_with('-') || matches!(word.as_str(), "tool" | "run" | "exec" | "x"))
         || basename(first) == "env"
 }
 
@@ -131,20 +123,13 @@ fn leads(before: &[String]) -> bool {
 fn shell_text(server: &ConfiguredServer, argv: &[String]) -> Option<Kind> {
     let (shell, rest) = argv.split_first()?;
     let text = rest.last()?;
-    let is_shell = matches!(
-        basename(shell),
-        "sh" | "bash" | "dash" | "zsh" | "ksh" | "fish"
-    );
-    let runs_text = rest
-        .iter()
-        .any(|arg| arg.starts_with('-') && arg.ends_with('c'));
+    let is_shell = matches!(basename(shell), "sh" | "bash" | "dash" | "zsh" | "ksh" | "fish");
+    let runs_text = rest.iter().any(|arg| arg.starts_with('-') && arg.ends_with('c'));
     if !is_shell || !runs_text {
         return None;
     }
-    let words: Vec<String> = text
-        .split_whitespace()
-        .map(|word| word.trim_matches(['"', '\'']).to_owned())
-        .collect();
+    let words: Vec<String> =
+        text.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()).collect();
     direct(&server.command, &server.args, &words)
 }
 
@@ -157,9 +142,7 @@ fn title(server: &ConfiguredServer, title: &str) -> bool {
         return false;
     };
     let shown = shown.trim_end();
-    let full = rest
-        .iter()
-        .fold(package.to_owned(), |text, arg| text + " " + arg);
+    let full = rest.iter().fold(package.to_owned(), |text, arg| text + " " + arg);
     like(shown, &full) || (shown.len() >= package.len() && full.starts_with(shown))
 }
 
@@ -244,10 +227,7 @@ fn bare_package(package: &str) -> &str {
 
 /// Last component of a path.
 pub(crate) fn basename(path: &str) -> &str {
-    path.trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or(path)
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }
 
 /// Equality where `${VAR}`, `$VAR` and a leading `~` of `written` stand for anything.
@@ -259,10 +239,7 @@ fn like(is: &str, written: &str) -> bool {
     let [first, middle @ .., last] = parts.as_slice() else {
         return false;
     };
-    let Some(mut rest) = is
-        .strip_prefix(first)
-        .and_then(|rest| rest.strip_suffix(last))
-    else {
+    let Some(mut rest) = is.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else {
         return false;
     };
     for part in middle {
@@ -278,26 +255,17 @@ fn like(is: &str, written: &str) -> bool {
 fn fixed_parts(written: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = written;
-    if let Some(tail) = rest
-        .strip_prefix('~')
-        .filter(|t| t.is_empty() || t.starts_with('/'))
-    {
+    if let Some(tail) = rest.strip_prefix('~').filter(|t| t.is_empty() || t.starts_with('/')) {
         parts.push("");
         rest = tail;
     }
     let mut from = 0;
-    while let Some(at) = rest
-        .get(from..)
-        .and_then(|text| text.find('$'))
-        .map(|at| at + from)
-    {
+    while let Some(at) = rest.get(from..).and_then(|text| text.find('$')).map(|at| at + from) {
         let tail = rest.get(at + 1..).unwrap_or_default();
         let skip = match tail.strip_prefix('{') {
             Some(inner) => inner.find('}').map(|end| end + 2),
             None => {
-                let name = tail
-                    .bytes()
-                    .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_');
+                let name = tail.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_');
                 Some(name.count()).filter(|&count| count > 0)
             }
         };

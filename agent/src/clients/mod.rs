@@ -89,10 +89,7 @@ pub(crate) struct Configured {
 impl Configured {
     /// Home directory of a user.
     pub(crate) fn home(&self, uid: u32) -> Option<&Path> {
-        self.homes
-            .iter()
-            .find(|home| home.uid == uid)
-            .map(|home| home.dir.as_path())
+        self.homes.iter().find(|home| home.uid == uid).map(|home| home.dir.as_path())
     }
 
     /// Which configured server a chain of processes is: their command lines, root first.
@@ -120,10 +117,7 @@ impl Configured {
 
     fn problem(&mut self, file: &Path, reason: impl Into<String>) {
         if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem {
-                file: file.to_path_buf(),
-                reason: reason.into(),
-            });
+            self.problems.push(Problem { file: file.to_path_buf(), reason: reason.into() });
         }
     }
 
@@ -132,10 +126,7 @@ impl Configured {
         if self.files >= MAX_FILES {
             if self.files == MAX_FILES {
                 self.files += 1;
-                self.problem(
-                    &source.shown,
-                    format!("not read: more than {MAX_FILES} files"),
-                );
+                self.problem(&source.shown, format!("not read: more than {MAX_FILES} files"));
             }
             return;
         }
@@ -186,14 +177,7 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn of<'a>(place: &Place, file: PathBuf, uid: u32, project: Option<&'a PathBuf>) -> Source<'a> {
-        Source {
-            client: place.client,
-            shape: place.shape,
-            shown: file.clone(),
-            file,
-            uid,
-            project,
-        }
+        Source { client: place.client, shape: place.shape, shown: file.clone(), file, uid, project }
     }
 }
 
@@ -203,25 +187,16 @@ pub(crate) fn discover(homes: &[Home]) -> Configured {
 }
 
 fn discover_at(system: &Path, homes: &[Home]) -> Configured {
-    let mut found = Configured {
-        homes: homes.to_vec(),
-        ..Configured::default()
-    };
+    let mut found = Configured { homes: homes.to_vec(), ..Configured::default() };
     let mut projects = BTreeSet::new();
-    for place in table::PLACES
-        .iter()
-        .filter(|place| place.under == Under::System)
-    {
+    for place in table::PLACES.iter().filter(|place| place.under == Under::System) {
         for file in read::expand(system, place.path, place.depth) {
             found.take(&Source::of(place, file, ANY_USER, None), &mut projects);
         }
     }
     for home in homes {
         let mut projects = BTreeSet::new();
-        for place in table::PLACES
-            .iter()
-            .filter(|place| place.under == Under::Home)
-        {
+        for place in table::PLACES.iter().filter(|place| place.under == Under::Home) {
             for file in read::expand(&home.dir, place.path, place.depth) {
                 found.take(&Source::of(place, file, home.uid, None), &mut projects);
             }
@@ -247,10 +222,7 @@ pub(crate) fn project(dir: &Path, shown: &Path, uid: u32) -> Configured {
 impl Configured {
     fn take_project(&mut self, dir: &Path, shown: &Path, uid: u32) {
         let shown = shown.to_path_buf();
-        for place in table::PLACES
-            .iter()
-            .filter(|place| place.under == Under::Project)
-        {
+        for place in table::PLACES.iter().filter(|place| place.under == Under::Project) {
             let source = Source {
                 client: place.client,
                 shape: place.shape,

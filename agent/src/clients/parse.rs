@@ -51,11 +51,7 @@ pub(super) fn parse(shape: Shape, bytes: &[u8]) -> Result<Parsed, String> {
         }
         Shape::Bare => {
             let value = json(bytes)?;
-            servers(
-                value.get("mcpServers").or(Some(&value)),
-                None,
-                &mut parsed.entries,
-            );
+            servers(value.get("mcpServers").or(Some(&value)), None, &mut parsed.entries);
         }
         Shape::Claude => {
             let value = json(bytes)?;
@@ -82,10 +78,7 @@ pub(super) fn parse(shape: Shape, bytes: &[u8]) -> Result<Parsed, String> {
         }
         Shape::Workspace => {
             let value = json(bytes)?;
-            let folder = value
-                .get("folder")
-                .and_then(Value::as_str)
-                .and_then(file_url);
+            let folder = value.get("folder").and_then(Value::as_str).and_then(file_url);
             parsed.projects.extend(folder);
         }
     }
@@ -101,13 +94,8 @@ fn json(bytes: &[u8]) -> Result<Value, String> {
     if bytes.trim_ascii().is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&jsonc::to_json(bytes)).map_err(|error| {
-        format!(
-            "not JSON, at line {} column {}",
-            error.line(),
-            error.column()
-        )
-    })
+    serde_json::from_slice(&jsonc::to_json(bytes))
+        .map_err(|error| format!("not JSON, at line {} column {}", error.line(), error.column()))
 }
 
 fn follow<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
@@ -135,12 +123,7 @@ fn servers(value: Option<&Value>, project: Option<&PathBuf>, entries: &mut Vec<E
         };
         if let Some((command, args)) = command(server) {
             let (name, project) = (name.to_owned(), project.cloned());
-            entries.push(Entry {
-                name,
-                project,
-                command,
-                args,
-            });
+            entries.push(Entry { name, project, command, args });
         }
     };
     match value {
@@ -157,10 +140,7 @@ fn servers(value: Option<&Value>, project: Option<&PathBuf>, entries: &mut Vec<E
 /// Command and arguments, in any of the ways they are written. Remote servers have none.
 fn command(server: &Map<String, Value>) -> Option<(String, Vec<String>)> {
     let strings = |value: Option<&Value>| -> Vec<String> {
-        let items = value
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let items = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         items.iter().filter_map(scalar).collect()
     };
     let (command, mut args) = match server.get("command").or_else(|| server.get("cmd"))? {
@@ -171,10 +151,7 @@ fn command(server: &Map<String, Value>) -> Option<(String, Vec<String>)> {
             (words.next()?, words.collect())
         }
         // Zed, formerly: {"path": ..., "args": [...]}.
-        Value::Object(inner) => (
-            inner.get("path")?.as_str()?.to_owned(),
-            strings(inner.get("args")),
-        ),
+        Value::Object(inner) => (inner.get("path")?.as_str()?.to_owned(), strings(inner.get("args"))),
         _ => return None,
     };
     args.extend(strings(server.get("args")));
@@ -202,11 +179,7 @@ fn file_url(url: &str) -> Option<PathBuf> {
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         path.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() {
-            tail.get(2..).unwrap_or_default()
-        } else {
-            tail
-        };
+        rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
     }
     let path = PathBuf::from(String::from_utf8(path).ok()?);
     path.is_absolute().then_some(path)

@@ -46,12 +46,10 @@ pub(super) fn read(path: &Path, uid: u32) -> Result<Option<Vec<u8>>, String> {
     if u64::try_from(seen.st_size).is_ok_and(|size| size > MAX_BYTES) {
         return Err(format!("larger than {MAX_BYTES} bytes"));
     }
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file = rustix::fs::open(path, flags, Mode::empty())
-        .map_err(|errno| format!("cannot be opened: {errno}"))?;
-    let opened =
-        rustix::fs::fstat(&file).map_err(|errno| format!("cannot be examined: {errno}"))?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| format!("cannot be opened: {errno}"))?;
+    let opened = rustix::fs::fstat(&file).map_err(|errno| format!("cannot be examined: {errno}"))?;
     if (opened.st_dev, opened.st_ino) != (seen.st_dev, seen.st_ino) {
         return Err("changed while it was opened".to_owned());
     }
@@ -81,13 +79,8 @@ pub(super) fn expand(base: &Path, pattern: &str, depth: usize) -> Vec<PathBuf> {
             .iter()
             .flat_map(|dir| names(dir).into_iter().map(|name| dir.join(name)))
             .filter(|path| {
-                let name = path
-                    .file_name()
-                    .map(OsStr::to_string_lossy)
-                    .unwrap_or_default();
-                name.len() >= head.len() + tail.len()
-                    && name.starts_with(head)
-                    && name.ends_with(tail)
+                let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+                name.len() >= head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail)
             })
             .take(MAX_MATCHES)
             .collect();
@@ -129,11 +122,7 @@ fn names(dir: &Path) -> Vec<std::ffi::OsString> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();
     };
-    let mut names: Vec<_> = entries
-        .take(MAX_NAMES)
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+    let mut names: Vec<_> = entries.take(MAX_NAMES).flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     names
 }

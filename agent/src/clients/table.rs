@@ -25,24 +25,12 @@ pub(super) struct Place {
 }
 
 const fn at(client: &'static str, under: Under, path: &'static str, shape: Shape) -> Place {
-    Place {
-        client,
-        under,
-        path,
-        shape,
-        depth: 0,
-    }
+    Place { client, under, path, shape, depth: 0 }
 }
 
 const fn below(client: &'static str, path: &'static str, shape: Shape) -> Place {
     // Plugins live at cache/MARKET/PLUGIN/VERSION/...; one more to be sure.
-    Place {
-        client,
-        under: Under::Home,
-        path,
-        shape,
-        depth: 5,
-    }
+    Place { client, under: Under::Home, path, shape, depth: 5 }
 }
 
 use Shape::{Bare, Claude, Json, TomlServers, Workspace, Yaml};
@@ -56,18 +44,8 @@ const OPENCODE: Shape = Json(&[&["mcp"]]);
 const AMP: Shape = Json(&[&["amp.mcpServers"]]);
 
 pub(super) const PLACES: &[Place] = &[
-    at(
-        "Claude Desktop",
-        Home,
-        ".config/Claude/claude_desktop_config.json",
-        SERVERS,
-    ),
-    at(
-        "Claude Code",
-        System,
-        "etc/claude-code/managed-mcp.json",
-        SERVERS,
-    ),
+    at("Claude Desktop", Home, ".config/Claude/claude_desktop_config.json", SERVERS),
+    at("Claude Code", System, "etc/claude-code/managed-mcp.json", SERVERS),
     at("Claude Code", Home, ".claude.json", Claude),
     at("Claude Code", Home, ".claude/.claude.json", Claude),
     at("Claude Code", Home, ".claude/settings.json", SERVERS),
@@ -76,102 +54,37 @@ pub(super) const PLACES: &[Place] = &[
     below("Claude Code", ".claude/plugins/cache/plugin.json", SERVERS),
     at("Cursor", Home, ".cursor/mcp.json", SERVERS),
     at("Cursor", Project, ".cursor/mcp.json", SERVERS),
-    at(
-        "Cursor",
-        Home,
-        ".config/Cursor/User/workspaceStorage/*/workspace.json",
-        Workspace,
-    ),
+    at("Cursor", Home, ".config/Cursor/User/workspaceStorage/*/workspace.json", Workspace),
     at("VS Code", Home, ".config/Code/User/mcp.json", VSCODE),
-    at(
-        "VS Code",
-        Home,
-        ".config/Code/User/settings.json",
-        VSCODE_SETTINGS,
-    ),
-    at(
-        "VS Code",
-        Home,
-        ".config/Code/User/workspaceStorage/*/workspace.json",
-        Workspace,
-    ),
-    at(
-        "VS Code",
-        Home,
-        ".config/Code - Insiders/User/mcp.json",
-        VSCODE,
-    ),
-    at(
-        "VS Code",
-        Home,
-        ".config/Code - Insiders/User/settings.json",
-        VSCODE_SETTINGS,
-    ),
+    at("VS Code", Home, ".config/Code/User/settings.json", VSCODE_SETTINGS),
+    at("VS Code", Home, ".config/Code/User/workspaceStorage/*/workspace.json", Workspace),
+    at("VS Code", Home, ".config/Code - Insiders/User/mcp.json", VSCODE),
+    at("VS Code", Home, ".config/Code - Insiders/User/settings.json", VSCODE_SETTINGS),
     at("VS Code", Home, ".vscode-server/data/User/mcp.json", VSCODE),
-    at(
-        "VS Code",
-        Home,
-        ".vscode-server/data/Machine/settings.json",
-        VSCODE_SETTINGS,
-    ),
+    at("VS Code", Home, ".vscode-server/data/Machine/settings.json", VSCODE_SETTINGS),
     at("VS Code", Project, ".vscode/mcp.json", VSCODE),
     at("VS Code", Project, ".vscode/settings.json", VSCODE_SETTINGS),
-    at(
-        "Windsurf",
-        Home,
-        ".codeium/windsurf/mcp_config.json",
-        SERVERS,
-    ),
+    at("Windsurf", Home, ".codeium/windsurf/mcp_config.json", SERVERS),
     at("Windsurf", Home, ".codeium/mcp_config.json", SERVERS),
     at("Codex", System, "etc/codex/config.toml", TomlServers),
     at("Codex", Home, ".codex/config.toml", TomlServers),
     at("Codex", Home, ".codex/*.config.toml", TomlServers),
     at("Codex", Project, ".codex/config.toml", TomlServers),
-    at(
-        "Gemini CLI",
-        System,
-        "etc/gemini-cli/settings.json",
-        SERVERS,
-    ),
+    at("Gemini CLI", System, "etc/gemini-cli/settings.json", SERVERS),
     at("Gemini CLI", Home, ".gemini/settings.json", SERVERS),
     at("Gemini CLI", Project, ".gemini/settings.json", SERVERS),
-    at(
-        "Antigravity",
-        Home,
-        ".gemini/antigravity/mcp_config.json",
-        SERVERS,
-    ),
+    at("Antigravity", Home, ".gemini/antigravity/mcp_config.json", SERVERS),
     at("Zed", Home, ".config/zed/settings.json", ZED),
     at("Zed", Project, ".zed/settings.json", ZED),
     at("opencode", System, "etc/opencode/opencode.json", OPENCODE),
     at("opencode", System, "etc/opencode/opencode.jsonc", OPENCODE),
     at("opencode", Home, ".config/opencode/opencode.json", OPENCODE),
-    at(
-        "opencode",
-        Home,
-        ".config/opencode/opencode.jsonc",
-        OPENCODE,
-    ),
+    at("opencode", Home, ".config/opencode/opencode.jsonc", OPENCODE),
     at("opencode", Project, "opencode.json", OPENCODE),
     at("opencode", Project, "opencode.jsonc", OPENCODE),
-    at(
-        "Goose",
-        Home,
-        ".config/goose/config.yaml",
-        Yaml(&["extensions"]),
-    ),
-    at(
-        "Continue",
-        Home,
-        ".continue/config.yaml",
-        Yaml(&["mcpServers"]),
-    ),
-    at(
-        "Continue",
-        Home,
-        ".continue/mcpServers/*.yaml",
-        Yaml(&["mcpServers"]),
-    ),
+    at("Goose", Home, ".config/goose/config.yaml", Yaml(&["extensions"])),
+    at("Continue", Home, ".continue/config.yaml", Yaml(&["mcpServers"])),
+    at("Continue", Home, ".continue/mcpServers/*.yaml", Yaml(&["mcpServers"])),
     at(
         "Cline",
         Home,
@@ -181,12 +94,7 @@ pub(super) const PLACES: &[Place] = &[
     at("Kiro", Home, ".kiro/settings/mcp.json", SERVERS),
     at("Kiro", Project, ".kiro/settings/mcp.json", SERVERS),
     at("Amazon Q", Home, ".aws/amazonq/mcp.json", SERVERS),
-    at(
-        "Amazon Q",
-        Home,
-        ".aws/amazonq/agents/default.json",
-        SERVERS,
-    ),
+    at("Amazon Q", Home, ".aws/amazonq/agents/default.json", SERVERS),
     at("Amazon Q", Home, ".aws/amazonq/agents/mcp.json", SERVERS),
     at("Amazon Q", Project, ".amazonq/mcp.json", SERVERS),
     at("LM Studio", Home, ".lmstudio/mcp.json", SERVERS),

@@ -17,13 +17,7 @@ fn uid() -> u32 {
 }
 
 fn found(system: &Path, home: &Path) -> Configured {
-    discover_at(
-        system,
-        &[Home {
-            uid: uid(),
-            dir: home.to_path_buf(),
-        }],
-    )
+    discover_at(system, &[Home { uid: uid(), dir: home.to_path_buf() }])
 }
 
 #[test]
@@ -31,9 +25,7 @@ fn every_client_is_read() -> Result {
     let dir = tempfile::tempdir()?;
     let (home, system) = (dir.path().join("home"), dir.path().join("system"));
     let json = |key: &str| {
-        format!(
-            "// note\n{{\"{key}\": {{\"git\": {{\"command\": \"uvx\", \"args\": [\"g\",],}},}},}}"
-        )
+        format!("// note\n{{\"{key}\": {{\"git\": {{\"command\": \"uvx\", \"args\": [\"g\",],}},}},}}")
     };
     let mut expected = Vec::new();
     for place in table::PLACES {
@@ -63,9 +55,7 @@ fn every_client_is_read() -> Result {
             Shape::Yaml(&["extensions"]) => {
                 "extensions:\n  git:\n    type: stdio\n    cmd: uvx\n    args:\n      - g\n".to_owned()
             }
-            Shape::Yaml(_) => {
-                "mcpServers:\n  - name: git\n    command: uvx\n    args: [g]\n".to_owned()
-            }
+            Shape::Yaml(_) => "mcpServers:\n  - name: git\n    command: uvx\n    args: [g]\n".to_owned(),
             Shape::Workspace => "{\"folder\": \"file:///nowhere%20at%20all\"}".to_owned(),
         };
         put(&base, &place.path.replace('*', "some"), &text)?;
@@ -75,25 +65,15 @@ fn every_client_is_read() -> Result {
     }
     let found = found(&system, &home);
     assert_eq!(found.problems, []);
-    let mut files: Vec<_> = found
-        .servers
-        .iter()
-        .map(|server| server.file.clone())
-        .collect();
+    let mut files: Vec<_> = found.servers.iter().map(|server| server.file.clone()).collect();
     files.sort();
     expected.sort();
     assert_eq!(files, expected);
     for server in &found.servers {
-        assert_eq!(
-            (server.name.as_str(), server.command.as_str()),
-            ("git", "uvx")
-        );
+        assert_eq!((server.name.as_str(), server.command.as_str()), ("git", "uvx"));
         assert_eq!(server.args, ["g"], "{server:?}");
         assert_eq!(server.uid == ANY_USER, server.file.starts_with(&system));
-        assert_eq!(
-            server.project.is_some(),
-            server.file.starts_with(home.join("proj"))
-        );
+        assert_eq!(server.project.is_some(), server.file.starts_with(home.join("proj")));
     }
     Ok(())
 }
@@ -118,14 +98,7 @@ fn odd_shapes_are_read() -> Result {
     let servers: Vec<_> = found
         .servers
         .iter()
-        .map(|s| {
-            (
-                s.name.as_str(),
-                s.command.as_str(),
-                s.args.join(" "),
-                s.project.clone(),
-            )
-        })
+        .map(|s| (s.name.as_str(), s.command.as_str(), s.args.join(" "), s.project.clone()))
         .collect();
     assert_eq!(
         servers,
@@ -145,11 +118,7 @@ fn bad_files_are_problems_and_the_rest_goes_on() -> Result {
     put(home, ".cursor/mcp.json", "{\"mcpServers\": secret")?;
     put(home, ".codex/config.toml", "= secret")?;
     put(home, ".config/goose/config.yaml", "a: [secret")?;
-    put(
-        home,
-        ".continue/config.yaml",
-        "a: &a [x]\nb: &b [*a,*a]\nc: \u{7}",
-    )?;
+    put(home, ".continue/config.yaml", "a: &a [x]\nb: &b [*a,*a]\nc: \u{7}")?;
     put(home, "elsewhere.json", "{}")?;
     fs::create_dir_all(home.join(".kiro/settings/mcp.json"))?;
     fs::create_dir_all(home.join(".kimi"))?;
@@ -166,30 +135,13 @@ fn bad_files_are_problems_and_the_rest_goes_on() -> Result {
     fs::create_dir_all(home.join(".lmstudio"))?;
     let big = fs::File::create(home.join(".lmstudio/mcp.json"))?;
     big.set_len(5 << 20)?;
-    put(
-        home,
-        ".vibe/config.toml",
-        "[[mcp_servers]]\nname = 'ok'\ncommand = 'ok'",
-    )?;
+    put(home, ".vibe/config.toml", "[[mcp_servers]]\nname = 'ok'\ncommand = 'ok'")?;
     let found = found(&home.join("none"), home);
     assert_eq!(found.servers.len(), 1);
     let reasons: Vec<_> = found.problems.iter().map(|p| p.reason.as_str()).collect();
-    assert!(
-        reasons.iter().all(|reason| !reason.contains("secret")),
-        "{reasons:?}"
-    );
-    for part in [
-        "not JSON, at line 1",
-        "not TOML",
-        "not YAML",
-        "symbolic",
-        "regular",
-        "larger",
-    ] {
-        assert!(
-            reasons.iter().any(|reason| reason.contains(part)),
-            "{part}: {reasons:?}"
-        );
+    assert!(reasons.iter().all(|reason| !reason.contains("secret")), "{reasons:?}");
+    for part in ["not JSON, at line 1", "not TOML", "not YAML", "symbolic", "regular", "larger"] {
+        assert!(reasons.iter().any(|reason| reason.contains(part)), "{part}: {reasons:?}");
     }
     Ok(())
 }
@@ -198,43 +150,24 @@ fn bad_files_are_problems_and_the_rest_goes_on() -> Result {
 fn other_users_files_stay_closed() -> Result {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir()?;
-    put(
-        dir.path(),
-        ".cursor/mcp.json",
-        r#"{"mcpServers": {"x": {"command": "x"}}}"#,
-    )?;
+    put(dir.path(), ".cursor/mcp.json", r#"{"mcpServers": {"x": {"command": "x"}}}"#)?;
     let file = dir.path().join(".cursor/mcp.json");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-    let other = [Home {
-        uid: uid() + 1,
-        dir: dir.path().to_path_buf(),
-    }];
+    let other = [Home { uid: uid() + 1, dir: dir.path().to_path_buf() }];
     let found = discover_at(&dir.path().join("none"), &other);
     assert!(found.servers.is_empty());
     assert_eq!(found.problems.len(), 1);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
-    assert_eq!(
-        discover_at(&dir.path().join("none"), &other).servers.len(),
-        1
-    );
+    assert_eq!(discover_at(&dir.path().join("none"), &other).servers.len(), 1);
     Ok(())
 }
 
 #[test]
 fn no_bytes_make_a_parser_panic() {
     let seeds: [(Shape, &str); 4] = [
-        (
-            Shape::Claude,
-            r#"{"mcpServers": {"a": {"command": "x", "args": ["y"]}}, /* c */}"#,
-        ),
-        (
-            Shape::TomlServers,
-            "[mcp_servers.a]\ncommand = 'x'\nargs = ['y']\n",
-        ),
-        (
-            Shape::Yaml(&["extensions"]),
-            "extensions:\n  a: &x\n    cmd: x\n  b: *x\n",
-        ),
+        (Shape::Claude, r#"{"mcpServers": {"a": {"command": "x", "args": ["y"]}}, /* c */}"#),
+        (Shape::TomlServers, "[mcp_servers.a]\ncommand = 'x'\nargs = ['y']\n"),
+        (Shape::Yaml(&["extensions"]), "extensions:\n  a: &x\n    cmd: x\n  b: *x\n"),
         (Shape::Workspace, r#"{"folder": "file:///a%20%2"}"#),
     ];
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;

@@ -39,11 +39,7 @@ pub(super) enum Runtime {
 /// The interpreter that an executable is, by its name (`python3.12`, `node`, `ruby3.1`).
 pub(super) fn runtime(exe: &str, argv0: &str) -> Option<Runtime> {
     // busybox is told what to be.
-    let name = basename(if basename(exe) == "busybox" {
-        argv0
-    } else {
-        exe
-    });
+    let name = basename(if basename(exe) == "busybox" { argv0 } else { exe });
     let family = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
     Some(match family {
         "node" | "nodejs" => Runtime::Node,
@@ -82,12 +78,7 @@ pub(super) fn entry(runtime: Option<Runtime>, argv: &[String]) -> Entry {
             None => Entry::Unknown,
         },
         Runtime::Dotnet => {
-            let flags = [
-                "--depsfile",
-                "--runtimeconfig",
-                "--additionalprobingpath",
-                "--fx-version",
-            ];
+            let flags = ["--depsfile", "--runtimeconfig", "--additionalprobingpath", "--fx-version"];
             let args = args.strip_prefix(&["exec".to_owned()]).unwrap_or(args);
             plain(args, &flags, &[])
         }
@@ -180,16 +171,7 @@ fn node(args: &[String]) -> Entry {
         "tsx" | "ts-node" | "ts-node-esm" | "ts-node-transpile-only" | "ts-node-script"
     ) || first.ends_with("/tsx/dist/cli.mjs");
     if runner {
-        let valued = [
-            "-P",
-            "--project",
-            "--tsconfig",
-            "-r",
-            "--require",
-            "--import",
-            "-O",
-            "--cwd",
-        ];
+        let valued = ["-P", "--project", "--tsconfig", "-r", "--require", "--import", "-O", "--cwd"];
         let mut rest = rest.get(1..).unwrap_or_default();
         if rest.first().is_some_and(|word| word == "watch") {
             rest = rest.get(1..).unwrap_or_default();
@@ -200,15 +182,7 @@ fn node(args: &[String]) -> Entry {
 }
 
 fn bun(args: &[String]) -> Entry {
-    let valued = [
-        "-r",
-        "--preload",
-        "--cwd",
-        "-c",
-        "--config",
-        "--env-file",
-        "--tsconfig-override",
-    ];
+    let valued = ["-r", "--preload", "--cwd", "-c", "--config", "--env-file", "--tsconfig-override"];
     let inline = ["-e", "--eval", "-p", "--print"];
     let Some(rest) = positional(args, &valued, &inline) else {
         return Entry::Unknown;
@@ -222,15 +196,7 @@ fn bun(args: &[String]) -> Entry {
 }
 
 fn deno(args: &[String]) -> Entry {
-    let valued = [
-        "-c",
-        "--config",
-        "--import-map",
-        "--lock",
-        "--cert",
-        "--location",
-        "--seed",
-    ];
+    let valued = ["-c", "--config", "--import-map", "--lock", "--cert", "--location", "--seed"];
     let Some(rest) = positional(args, &valued, &[]) else {
         return Entry::Unknown;
     };
@@ -240,9 +206,7 @@ fn deno(args: &[String]) -> Entry {
         _ => Some(rest),
     };
     match rest.and_then(<[String]>::first) {
-        Some(spec) if spec.starts_with("npm:") || spec.starts_with("jsr:") => {
-            Entry::Package(spec.clone())
-        }
+        Some(spec) if spec.starts_with("npm:") || spec.starts_with("jsr:") => Entry::Package(spec.clone()),
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => Entry::Unknown,
         other => script(other),
     }
@@ -257,10 +221,7 @@ fn python(args: &[String]) -> Entry {
             args.next();
             continue;
         }
-        let Some(letters) = arg
-            .strip_prefix('-')
-            .filter(|letters| !letters.starts_with('-'))
-        else {
+        let Some(letters) = arg.strip_prefix('-').filter(|letters| !letters.starts_with('-')) else {
             if arg.starts_with("--") {
                 continue;
             }
@@ -270,9 +231,7 @@ fn python(args: &[String]) -> Entry {
             return Entry::Unknown;
         }
         for (at, letter) in letters.char_indices() {
-            let value = letters
-                .get(at + letter.len_utf8()..)
-                .filter(|value| !value.is_empty());
+            let value = letters.get(at + letter.len_utf8()..).filter(|value| !value.is_empty());
             match letter {
                 'c' => return Entry::Unknown,
                 'm' => {

@@ -48,10 +48,7 @@ pub(super) struct Found {
 impl Inside {
     pub(super) fn of(process: &Process) -> Option<Self> {
         let outer = process.link("root").unwrap_or_else(|| PathBuf::from("/"));
-        Some(Self {
-            root: process.root()?,
-            outer,
-        })
+        Some(Self { root: process.root()?, outer })
     }
 
     /// A path from the process's root, of a link below `/proc/PID`.
@@ -76,24 +73,18 @@ impl Inside {
                 walked.pop();
                 continue;
             }
-            let here = walked
-                .last()
-                .map_or(self.root.as_fd(), |(_, fd, _)| fd.as_fd());
+            let here = walked.last().map_or(self.root.as_fd(), |(_, fd, _)| fd.as_fd());
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::openat(here, &name, flags, Mode::empty()).ok()?;
             let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).ok()?.st_mode);
             if kind.is_symlink() {
                 links += 1;
-                let target = rustix::fs::readlinkat(&fd, "", Vec::new())
-                    .ok()?
-                    .into_bytes();
+                let target = rustix::fs::readlinkat(&fd, "", Vec::new()).ok()?.into_bytes();
                 let target = PathBuf::from(OsString::from_vec(target));
                 if target.is_absolute() {
                     walked.clear();
                 }
-                components(&target)
-                    .rev()
-                    .for_each(|part| ahead.push_front(part));
+                components(&target).rev().for_each(|part| ahead.push_front(part));
                 if links > MAX_LINKS || ahead.len() > MAX_DEPTH {
                     return None;
                 }
@@ -110,11 +101,7 @@ impl Inside {
             Some((_, fd, kind)) => Some(Found { path, kind, fd }),
             None => {
                 let fd = self.root.try_clone().ok()?;
-                Some(Found {
-                    path,
-                    kind: FileType::Directory,
-                    fd,
-                })
+                Some(Found { path, kind: FileType::Directory, fd })
             }
         }
     }
@@ -143,9 +130,7 @@ impl Inside {
             return Vec::new();
         };
         let names = entries.take(MAX_NAMES).flatten();
-        let mut names: Vec<_> = names
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
+        let mut names: Vec<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
     }
@@ -170,9 +155,7 @@ impl Found {
             return None;
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        rustix::fs::open(self.handle(), flags, Mode::empty())
-            .ok()
-            .map(File::from)
+        rustix::fs::open(self.handle(), flags, Mode::empty()).ok().map(File::from)
     }
 
     pub(super) fn text(&self, cap: u64) -> Option<String> {
@@ -217,8 +200,6 @@ fn components(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
 
 /// Whether a path's bytes are fit for output: readable, no control characters.
 pub(super) fn printable(path: &Path) -> Option<String> {
-    let text = OsStr::from_bytes(path.as_os_str().as_bytes())
-        .to_string_lossy()
-        .into_owned();
+    let text = OsStr::from_bytes(path.as_os_str().as_bytes()).to_string_lossy().into_owned();
     (!text.chars().any(char::is_control)).then_some(text)
 }

@@ -19,12 +19,7 @@ fn of(argv: &[String]) -> Option<Package> {
     // The launcher may be a script: `node /usr/bin/npx ...`, `python3 /usr/bin/pipx ...`.
     (0..argv.len().min(2)).find_map(|at| {
         let (name, args) = argv.get(at..)?.split_first()?;
-        launched(
-            basename(name)
-                .trim_end_matches(".js")
-                .trim_end_matches("-cli"),
-            args,
-        )
+        launched(basename(name).trim_end_matches(".js").trim_end_matches("-cli"), args)
     })
 }
 
@@ -46,15 +41,7 @@ fn launched(name: &str, args: &[String]) -> Option<Package> {
     }
 }
 
-const NPM_VALUED: &[&str] = &[
-    "-c",
-    "--call",
-    "-w",
-    "--workspace",
-    "--registry",
-    "--prefix",
-    "--cache",
-];
+const NPM_VALUED: &[&str] = &["-c", "--call", "-w", "--workspace", "--registry", "--prefix", "--cache"];
 const UV_VALUED: &[&str] = &[
     "--with",
     "-w",
@@ -111,9 +98,7 @@ pub(super) fn npm(spec: &str) -> Option<Package> {
         None => (spec, None),
     };
     let slashes = name.matches('/').count();
-    let plain = name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"@/._-".contains(&b));
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"@/._-".contains(&b));
     let relative = name.starts_with('.');
     if !plain || relative || slashes != scoped || name.is_empty() {
         return None;
@@ -125,21 +110,14 @@ pub(super) fn npm(spec: &str) -> Option<Package> {
 
 /// `name==1.2`, `name@1.2` (uvx), `name[extra]`.
 fn pypi(spec: &str) -> Option<Package> {
-    let end = spec
-        .find(['[', '=', '@', '<', '>', '~', '!', ' ', ';'])
-        .unwrap_or(spec.len());
+    let end = spec.find(['[', '=', '@', '<', '>', '~', '!', ' ', ';']).unwrap_or(spec.len());
     let (name, rest) = (spec.get(..end)?, spec.get(end..)?);
-    let plain = name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     // `git+https://...` and paths.
     if name.is_empty() || !plain || name.starts_with('.') {
         return None;
     }
-    let version = rest
-        .rsplit_once("==")
-        .map(|(_, v)| v)
-        .or_else(|| rest.strip_prefix('@'));
+    let version = rest.rsplit_once("==").map(|(_, v)| v).or_else(|| rest.strip_prefix('@'));
     let version = version.filter(|v| exact_version(v)).map(str::to_owned);
     Some(Package::named("pypi", name, version))
 }
@@ -208,10 +186,8 @@ mod tests {
     use super::*;
 
     fn named(lines: &[&str]) -> Option<String> {
-        let argvs: Vec<Vec<String>> = lines
-            .iter()
-            .map(|line| line.split('|').map(str::to_owned).collect())
-            .collect();
+        let argvs: Vec<Vec<String>> =
+            lines.iter().map(|line| line.split('|').map(str::to_owned).collect()).collect();
         package(&argvs).map(|p| format!("{} {}", p.id, p.version.unwrap_or_default()))
     }
 
@@ -225,36 +201,17 @@ mod tests {
             ("npm exec @a/b /d", "npm:@a/b "),
             ("npm|exec|--|b|x", "npm:b "),
             ("node|/usr/lib/node_modules/npm/bin/npx-cli.js|b", "npm:b "),
-            (
-                "uvx|--python|3.12|mcp-server-git==1.0",
-                "pypi:mcp-server-git 1.0",
-            ),
+            ("uvx|--python|3.12|mcp-server-git==1.0", "pypi:mcp-server-git 1.0"),
             ("/x/uv|tool|uvx|--from|a[cli]==2.1|b", "pypi:a 2.1"),
             ("uvx|a@1.0", "pypi:a 1.0"),
             ("python3|/usr/bin/pipx|run|a", "pypi:a "),
-            (
-                "docker|run|-i|--rm|-e|KEY|-v/a:/b|--mount|x|mcp/git|/d",
-                "docker:mcp/git ",
-            ),
-            (
-                "docker|--context|x|run|-it|r.io:5000/a/b:1.2",
-                "docker:r.io:5000/a/b 1.2",
-            ),
-            (
-                "podman|run|--network=none|a@sha256:00",
-                "docker:a sha256:00",
-            ),
+            ("docker|run|-i|--rm|-e|KEY|-v/a:/b|--mount|x|mcp/git|/d", "docker:mcp/git "),
+            ("docker|--context|x|run|-it|r.io:5000/a/b:1.2", "docker:r.io:5000/a/b 1.2"),
+            ("podman|run|--network=none|a@sha256:00", "docker:a sha256:00"),
         ] {
             assert_eq!(named(&[line]).as_deref(), Some(wanted), "{line}");
         }
-        for line in [
-            "npx|./local",
-            "npx|github:a/b",
-            "uvx|git+https://x",
-            "docker|ps",
-            "npx",
-            "a",
-        ] {
+        for line in ["npx|./local", "npx|github:a/b", "uvx|git+https://x", "docker|ps", "npx", "a"] {
             assert_eq!(named(&[line]), None, "{line}");
         }
         let chain = ["sh|-c|npx -y a", "npm exec b", "sh|-c|b", "node|b"];

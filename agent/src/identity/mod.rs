@@ -68,11 +68,7 @@ pub(crate) fn resolve(asked: &Asked, configured: &Configured) -> Identity {
 }
 
 fn resolve_at(proc: &Path, asked: &Asked, configured: &Configured) -> Identity {
-    let mut identity = Identity {
-        tree: asked.tree,
-        tgid: asked.tgid,
-        ..Identity::default()
-    };
+    let mut identity = Identity { tree: asked.tree, tgid: asked.tgid, ..Identity::default() };
     let chain = Process::chain(proc, asked.tgid, asked.root);
     let argvs: Vec<Vec<String>> = chain.iter().map(Process::argv).collect();
     let client = Process::open(proc, asked.client);
@@ -85,11 +81,7 @@ fn resolve_at(proc: &Path, asked: &Asked, configured: &Configured) -> Identity {
 
     let uid = leaf.user();
     let home = uid.and_then(|uid| configured.home(uid));
-    let server = Server::of(
-        leaf,
-        argvs.last().map(Vec::as_slice).unwrap_or_default(),
-        home,
-    );
+    let server = Server::of(leaf, argvs.last().map(Vec::as_slice).unwrap_or_default(), home);
     // Without the leaf, what is left is the launcher: its script is not the server.
     let alive = leaf.pid == asked.tgid;
     if alive {
@@ -103,11 +95,7 @@ fn resolve_at(proc: &Path, asked: &Asked, configured: &Configured) -> Identity {
     identity.roots = server.roots(package.as_ref());
 
     let client_words = client.as_ref().map(Process::argv).unwrap_or_default();
-    let client_text = format!(
-        "{} {}",
-        identity.client.as_deref().unwrap_or(""),
-        client_words.join(" ")
-    );
+    let client_text = format!("{} {}", identity.client.as_deref().unwrap_or(""), client_words.join(" "));
     let named = uid.and_then(|uid| {
         let client_cwd = client.as_ref().and_then(|client| client.link("cwd"));
         let dirs: Vec<PathBuf> = client_cwd.iter().chain(&server.cwd).cloned().collect();
@@ -117,10 +105,7 @@ fn resolve_at(proc: &Path, asked: &Asked, configured: &Configured) -> Identity {
         };
         find(configured).or_else(|| {
             // A project that no home directory names: where the client works, where the server.
-            let places = [
-                (asked.client, client_cwd.as_ref()),
-                (asked.tgid, server.cwd.as_ref()),
-            ];
+            let places = [(asked.client, client_cwd.as_ref()), (asked.tgid, server.cwd.as_ref())];
             places.into_iter().find_map(|(pid, shown)| {
                 let dir = proc.join(pid.to_string()).join("cwd");
                 find(&clients::project(&dir, shown?, uid))
@@ -158,34 +143,16 @@ impl<'a> Server<'a> {
         let inside = Inside::of(process);
         let inner = |name| {
             let link = process.link(name)?;
-            Some(
-                inside
-                    .as_ref()
-                    .map_or_else(|| link.clone(), |inside| inside.inner(&link)),
-            )
+            Some(inside.as_ref().map_or_else(|| link.clone(), |inside| inside.inner(&link)))
         };
         let (cwd, exe) = (inner("cwd"), inner("exe"));
         let argv0 = argv.first().map(String::as_str).unwrap_or_default();
         let exe_name = exe.as_deref().and_then(Path::to_str).unwrap_or(argv0);
         // Desktop clients bring no node of their own: their Electron plays it.
-        let electron = || {
-            process
-                .variable("ELECTRON_RUN_AS_NODE")
-                .map(|_| Runtime::Node)
-        };
+        let electron = || process.variable("ELECTRON_RUN_AS_NODE").map(|_| Runtime::Node);
         let runtime = entry::runtime(exe_name, argv0).or_else(electron);
         let kind = entry::entry(runtime, argv);
-        let mut server = Self {
-            argv,
-            inside,
-            cwd,
-            exe,
-            home,
-            runtime,
-            kind,
-            script: None,
-            sites: None,
-        };
+        let mut server = Self { argv, inside, cwd, exe, home, runtime, kind, script: None, sites: None };
         server.script = server.find_script();
         if runtime == Some(Runtime::Python)
             && let Some(inside) = &server.inside
@@ -194,11 +161,7 @@ impl<'a> Server<'a> {
             let exe = server.exe.as_deref();
             let sites = pypi::Sites::of(inside, process, argv0, script, exe, home);
             if let Entry::Module { name, isolated } = &server.kind {
-                let cwd = if *isolated {
-                    None
-                } else {
-                    server.cwd.as_deref()
-                };
+                let cwd = if *isolated { None } else { server.cwd.as_deref() };
                 let file = sites.module(inside, name, cwd);
                 server.script = file.and_then(|file| inside.file(&file));
             }
@@ -222,14 +185,10 @@ impl<'a> Server<'a> {
         found.is_dir().then_some(())?;
         let manifest = inside.text(&found.path.join("package.json"), MAX_SCRIPT);
         let manifest = manifest.and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        let main = manifest
-            .and_then(|manifest| inside.file(&found.path.join(manifest.get("main")?.as_str()?)));
+        let main =
+            manifest.and_then(|manifest| inside.file(&found.path.join(manifest.get("main")?.as_str()?)));
         let index = ["__main__.py", "index.js", "index.mjs", "index.ts"];
-        main.or_else(|| {
-            index
-                .iter()
-                .find_map(|name| inside.file(&found.path.join(name)))
-        })
+        main.or_else(|| index.iter().find_map(|name| inside.file(&found.path.join(name))))
     }
 
     fn absolute(&self, path: &str) -> Option<PathBuf> {
@@ -242,10 +201,7 @@ impl<'a> Server<'a> {
     fn entry_path(&self) -> Option<String> {
         match self.kind {
             Entry::Program => self.exe.as_deref().and_then(printable),
-            _ => self
-                .script
-                .as_ref()
-                .and_then(|found| printable(&found.path)),
+            _ => self.script.as_ref().and_then(|found| printable(&found.path)),
         }
     }
 
@@ -262,19 +218,13 @@ impl<'a> Server<'a> {
         match (&self.kind, self.runtime) {
             (Entry::Program, _) => package::npm(inside, self.exe.as_deref()?, false),
             (Entry::Package(spec), _) => launcher::npm(spec.strip_prefix("npm:")?),
-            (_, Some(Runtime::Node | Runtime::Bun | Runtime::Deno)) => {
-                package::npm(inside, script?, true)
-            }
+            (_, Some(Runtime::Node | Runtime::Bun | Runtime::Deno)) => package::npm(inside, script?, true),
             (Entry::Module { name, .. }, _) => {
                 // A module of the working directory is of no distribution, whatever its name.
                 let local = self.cwd.as_deref().is_some_and(|cwd| {
                     script.is_some_and(|script| script.starts_with(cwd) && !installed(script))
                 });
-                if local {
-                    None
-                } else {
-                    self.sites.as_ref()?.of_module(inside, name)
-                }
+                if local { None } else { self.sites.as_ref()?.of_module(inside, name) }
             }
             (_, Some(Runtime::Python)) => {
                 let (sites, script) = (self.sites.as_ref()?, script?);
@@ -315,10 +265,7 @@ impl<'a> Server<'a> {
                 add(&found.path);
             }
         }
-        self.home
-            .into_iter()
-            .chain(self.cwd.as_deref())
-            .for_each(add);
+        self.home.into_iter().chain(self.cwd.as_deref()).for_each(add);
         roots
     }
 
@@ -339,16 +286,11 @@ impl<'a> Server<'a> {
         });
         let word = first.first().map(|word| clients::basename(word));
         let stem = stem.and_then(std::ffi::OsStr::to_str);
-        module
-            .or(stem)
-            .or(word)
-            .and_then(package::claim)
-            .unwrap_or_default()
+        module.or(stem).or(word).and_then(package::claim).unwrap_or_default()
     }
 }
 
 /// Whether a file came with a distribution.
 fn installed(file: &Path) -> bool {
-    file.components()
-        .any(|part| part.as_os_str() == "site-packages" || part.as_os_str() == "dist-packages")
+    file.components().any(|part| part.as_os_str() == "site-packages" || part.as_os_str() == "dist-packages")
 }

@@ -23,11 +23,7 @@ pub(super) struct Package {
 
 impl Package {
     pub(super) fn named(registry: &str, name: &str, version: Option<String>) -> Self {
-        Self {
-            id: format!("{registry}:{name}"),
-            version,
-            dir: None,
-        }
+        Self { id: format!("{registry}:{name}"), version, dir: None }
     }
 }
 
@@ -48,18 +44,13 @@ pub(super) fn npm(inside: &Inside, entry: &Path, script: bool) -> Option<Package
     if !script {
         return None;
     }
-    entry
-        .ancestors()
-        .skip(1)
-        .find_map(|dir| manifest(inside, dir))
+    entry.ancestors().skip(1).find_map(|dir| manifest(inside, dir))
 }
 
 /// `.../node_modules/@scope/name` of a path below it.
 fn unpacked(entry: &Path) -> Option<PathBuf> {
     let parts: Vec<_> = entry.components().collect();
-    let at = parts
-        .iter()
-        .rposition(|part| part.as_os_str() == "node_modules")?;
+    let at = parts.iter().rposition(|part| part.as_os_str() == "node_modules")?;
     let scoped = parts.get(at + 1)?.as_os_str().to_str()?.starts_with('@');
     let end = at + if scoped { 3 } else { 2 };
     // The file itself is no directory.
@@ -71,8 +62,5 @@ fn manifest(inside: &Inside, dir: &Path) -> Option<Package> {
     let manifest: Value = serde_json::from_str(&text).ok()?;
     let field = |name| manifest.get(name).and_then(Value::as_str).and_then(claim);
     let package = Package::named("npm", &field("name")?, field("version"));
-    Some(Package {
-        dir: Some(dir.to_path_buf()),
-        ..package
-    })
+    Some(Package { dir: Some(dir.to_path_buf()), ..package })
 }

@@ -77,18 +77,13 @@ impl Process {
     pub(super) fn argv(&self) -> Vec<String> {
         let text = self.text("cmdline").unwrap_or_default();
         // A process that wrote its title into its argv pads it with NULs.
-        let end = text
-            .iter()
-            .rposition(|&byte| byte != 0)
-            .map_or(0, |last| last + 1);
+        let end = text.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         // One NUL at the end ends the last argument; empty last arguments are lost, by choice.
         let text = text.get(..end).unwrap_or_default();
         if text.is_empty() {
             return Vec::new();
         }
-        text.split(|&byte| byte == 0)
-            .map(|arg| String::from_utf8_lossy(arg).into_owned())
-            .collect()
+        text.split(|&byte| byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
     }
 
     /// One variable of the environment it started with. The rest is not looked at.
@@ -129,10 +124,7 @@ impl Process {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty()).ok()?;
         let mut text = Vec::new();
-        File::from(file)
-            .take(MAX_TEXT)
-            .read_to_end(&mut text)
-            .ok()?;
+        File::from(file).take(MAX_TEXT).read_to_end(&mut text).ok()?;
         Some(text)
     }
 }

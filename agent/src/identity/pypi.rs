@@ -59,49 +59,22 @@ impl Sites {
         if prefixes.iter().any(|prefix| prefix == Path::new("/usr")) {
             prefixes.push(PathBuf::from("/usr/local"));
         }
-        let mut found = Self {
-            sites: Vec::new(),
-            extra: Vec::new(),
-            standard: Vec::new(),
-        };
-        for lib in prefixes
-            .iter()
-            .flat_map(|p| [p.join("lib"), p.join("lib64")])
-        {
-            let versions = inside
-                .names(&lib)
-                .into_iter()
-                .filter(|name| name.starts_with("python"));
+        let mut found = Self { sites: Vec::new(), extra: Vec::new(), standard: Vec::new() };
+        for lib in prefixes.iter().flat_map(|p| [p.join("lib"), p.join("lib64")]) {
+            let versions = inside.names(&lib).into_iter().filter(|name| name.starts_with("python"));
             for python in versions.map(|name| lib.join(name)) {
                 for kind in ["site-packages", "dist-packages"] {
-                    push(
-                        &mut found.sites,
-                        inside.dir(&python.join(kind)).map(|dir| dir.path),
-                    );
+                    push(&mut found.sites, inside.dir(&python.join(kind)).map(|dir| dir.path));
                 }
                 push(&mut found.standard, inside.dir(&python).map(|dir| dir.path));
             }
         }
         let path = process.variable("PYTHONPATH").unwrap_or_default();
-        found.extra.extend(
-            std::env::split_paths(&path)
-                .filter(|p| p.is_absolute())
-                .take(64),
-        );
+        found.extra.extend(std::env::split_paths(&path).filter(|p| p.is_absolute()).take(64));
         for site in &found.sites {
-            let pth = inside
-                .names(site)
-                .into_iter()
-                .filter(|name| name.ends_with(".pth"));
-            for text in pth
-                .take(64)
-                .filter_map(|name| inside.text(&site.join(name), MAX_SCRIPT))
-            {
-                let dirs = text
-                    .lines()
-                    .take(256)
-                    .map(str::trim)
-                    .filter(|l| l.starts_with('/'));
+            let pth = inside.names(site).into_iter().filter(|name| name.ends_with(".pth"));
+            for text in pth.take(64).filter_map(|name| inside.text(&site.join(name), MAX_SCRIPT)) {
+                let dirs = text.lines().take(256).map(str::trim).filter(|l| l.starts_with('/'));
                 found.extra.extend(dirs.map(PathBuf::from).take(64));
             }
         }
@@ -109,25 +82,15 @@ impl Sites {
     }
 
     /// The file of a module: what `python -m` runs first, then what it imports.
-    pub(super) fn module(
-        &self,
-        inside: &Inside,
-        name: &str,
-        cwd: Option<&Path>,
-    ) -> Option<PathBuf> {
-        let plain = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+    pub(super) fn module(&self, inside: &Inside, name: &str, cwd: Option<&Path>) -> Option<PathBuf> {
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
         if !plain || name.contains("..") || name.starts_with('.') {
             return None;
         }
         let relative = name.replace('.', "/");
-        let dirs = cwd.into_iter().chain(
-            [&self.extra, &self.sites, &self.standard]
-                .into_iter()
-                .flatten()
-                .map(PathBuf::as_path),
-        );
+        let dirs = cwd
+            .into_iter()
+            .chain([&self.extra, &self.sites, &self.standard].into_iter().flatten().map(PathBuf::as_path));
         dirs.flat_map(|dir| {
             ["/__main__.py", ".py", "/__init__.py"].map(|end| dir.join(format!("{relative}{end}")))
         })
@@ -151,9 +114,7 @@ impl Sites {
                 return self.described(inside, dist, &module);
             }
         }
-        modules
-            .iter()
-            .find_map(|module| self.of_module_in(inside, &dists, module))
+        modules.iter().find_map(|module| self.of_module_in(inside, &dists, module))
     }
 
     /// The distribution that a module belongs to.
@@ -163,38 +124,26 @@ impl Sites {
 
     /// The distribution that installed a file below `site-packages`.
     pub(super) fn of_file(&self, inside: &Inside, file: &Path) -> Option<Package> {
-        let relative = self
-            .sites
-            .iter()
-            .find_map(|site| file.strip_prefix(site).ok())?;
+        let relative = self.sites.iter().find_map(|site| file.strip_prefix(site).ok())?;
         let module = relative.with_extension("").to_str()?.replace('/', ".");
-        self.of_module(
-            inside,
-            module
-                .trim_end_matches(".__init__")
-                .trim_end_matches(".__main__"),
-        )
+        self.of_module(inside, module.trim_end_matches(".__init__").trim_end_matches(".__main__"))
     }
 
     fn of_module_in(&self, inside: &Inside, dists: &[PathBuf], module: &str) -> Option<Package> {
         let path = module.replace('.', "/");
         let top = module.split('.').next().unwrap_or(module);
         // Most distributions are called like their module: look there first.
-        let (likely, rest): (Vec<_>, Vec<_>) = dists
-            .iter()
-            .partition(|dist| distribution_name(dist).is_some_and(|name| same(name, top)));
+        let (likely, rest): (Vec<_>, Vec<_>) =
+            dists.iter().partition(|dist| distribution_name(dist).is_some_and(|name| same(name, top)));
         let mut budget = MAX_RECORDS;
         let recorded = likely.iter().chain(&rest).find(|dist| {
-            let text = inside
-                .text(&dist.join("RECORD"), MAX_TEXT)
-                .unwrap_or_default();
+            let text = inside.text(&dist.join("RECORD"), MAX_TEXT).unwrap_or_default();
             let Some(left) = budget.checked_sub(text.len()) else {
                 return false;
             };
             budget = left;
             text.lines().any(|line| {
-                line.strip_prefix(&path)
-                    .is_some_and(|r| r.starts_with('/') || r.starts_with(".py"))
+                line.strip_prefix(&path).is_some_and(|r| r.starts_with('/') || r.starts_with(".py"))
             })
         });
         // Editable installs record no modules.
@@ -210,38 +159,24 @@ impl Sites {
     }
 
     fn distributions(&self, inside: &Inside) -> Vec<PathBuf> {
-        let names = self.sites.iter().flat_map(|site| {
-            inside
-                .names(site)
-                .into_iter()
-                .map(move |name| site.join(name))
-        });
-        names
-            .filter(|path| path.extension() == Some(OsStr::new("dist-info")))
-            .collect()
+        let names = self
+            .sites
+            .iter()
+            .flat_map(|site| inside.names(site).into_iter().map(move |name| site.join(name)));
+        names.filter(|path| path.extension() == Some(OsStr::new("dist-info"))).collect()
     }
 
     fn described(&self, inside: &Inside, dist: &Path, module: &str) -> Option<Package> {
         let text = inside.text(&dist.join("METADATA"), MAX_TEXT)?;
         let header = |key: &str| {
             let lines = text.lines().take_while(|line| !line.is_empty());
-            lines
-                .filter_map(|l| l.strip_prefix(key))
-                .next()
-                .map(str::trim)
-                .and_then(claim)
+            lines.filter_map(|l| l.strip_prefix(key)).next().map(str::trim).and_then(claim)
         };
         let package = Package::named("pypi", &header("Name:")?, header("Version:"));
-        let dirs = dist
-            .parent()
-            .into_iter()
-            .chain(self.extra.iter().map(PathBuf::as_path));
+        let dirs = dist.parent().into_iter().chain(self.extra.iter().map(PathBuf::as_path));
         let top = module.split('.').next().unwrap_or(module);
         let dir = dirs.into_iter().find_map(|dir| inside.dir(&dir.join(top)));
-        Some(Package {
-            dir: dir.map(|found| found.path),
-            ..package
-        })
+        Some(Package { dir: dir.map(|found| found.path), ..package })
     }
 }
 
@@ -260,11 +195,7 @@ fn same(one: &str, other: &str) -> bool {
     one.len() == other.len()
         && one.bytes().zip(other.bytes()).all(|(one, other)| {
             let plain = |b: u8| {
-                if b"-._".contains(&b) {
-                    b'-'
-                } else {
-                    b.to_ascii_lowercase()
-                }
+                if b"-._".contains(&b) { b'-' } else { b.to_ascii_lowercase() }
             };
             plain(one) == plain(other)
         })

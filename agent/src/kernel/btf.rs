@@ -44,9 +44,7 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
 }
 
 fn section(raw: &[u8], header: usize, offset: u32, len: u32) -> Result<&[u8], BtfError> {
-    let start = header
-        .checked_add(offset as usize)
-        .ok_or(BtfError::Truncated)?;
+    let start = header.checked_add(offset as usize).ok_or(BtfError::Truncated)?;
     let end = start.checked_add(len as usize).ok_or(BtfError::Truncated)?;
     raw.get(start..end).ok_or(BtfError::Truncated)
 }
@@ -61,17 +59,11 @@ impl<'a> Btf<'a> {
         let types = section(raw, header, word(raw, 8)?, word(raw, 12)?)?;
         let strings = section(raw, header, word(raw, 16)?, word(raw, 20)?)?;
         // Type 0 is void.
-        let mut btf = Self {
-            strings,
-            types: vec![Type::Other],
-            structs: HashMap::new(),
-        };
+        let mut btf = Self { strings, types: vec![Type::Other], structs: HashMap::new() };
         let mut at = 0;
         while at < types.len() {
-            let (name, info, target) =
-                (word(types, at)?, word(types, at + 4)?, word(types, at + 8)?);
-            let (count, kind, bitfields) =
-                ((info & 0xffff) as usize, info >> 24 & 0x1f, info >> 31 == 1);
+            let (name, info, target) = (word(types, at)?, word(types, at + 4)?, word(types, at + 8)?);
+            let (count, kind, bitfields) = ((info & 0xffff) as usize, info >> 24 & 0x1f, info >> 31 == 1);
             at += 12;
             // Bytes after the common part: for each element, and once.
             let (each, once) = match kind {
@@ -88,16 +80,8 @@ impl<'a> Btf<'a> {
                         .map(|i| {
                             let m = at + i * 12;
                             let offset = word(types, m + 8)?;
-                            let bits = if bitfields {
-                                offset & 0xff_ffff
-                            } else {
-                                offset
-                            };
-                            Ok(Member {
-                                name: word(types, m)?,
-                                target: word(types, m + 4)?,
-                                bits,
-                            })
+                            let bits = if bitfields { offset & 0xff_ffff } else { offset };
+                            Ok(Member { name: word(types, m)?, target: word(types, m + 4)?, bits })
                         })
                         .collect::<Result<_, BtfError>>()?;
                     if kind == 4 {
@@ -154,9 +138,7 @@ impl<'a> Btf<'a> {
             Type::Alias(target) => self.member(*target, name, depth + 1),
             Type::Composite(members) => members.iter().find_map(|m| match self.text(m.name) {
                 own if own == name => Some((m.bits, m.target)),
-                b"" => self
-                    .member(m.target, name, depth + 1)
-                    .map(|(bits, t)| (m.bits + bits, t)),
+                b"" => self.member(m.target, name, depth + 1).map(|(bits, t)| (m.bits + bits, t)),
                 _ => None,
             }),
             Type::Other => None,
@@ -178,13 +160,7 @@ mod tests {
         put(&[0, 5 << 24 | 2, 8, 5, 1, 0, 7, 2, 0]); // 3: union
         put(&[1, 4 << 24 | 2, 12, 3, 1, 0, 0, 3, 32]); // 4: struct s
         let mut raw = vec![0x9f, 0xeb, 1, 0];
-        for w in [
-            24,
-            0,
-            types.len() as u32,
-            types.len() as u32,
-            strings.len() as u32,
-        ] {
+        for w in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
             raw.extend(w.to_le_bytes());
         }
         raw.extend(&types);

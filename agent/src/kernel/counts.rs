@@ -38,9 +38,7 @@ impl Counts {
     /// Makes the other map the active one.
     pub(crate) fn flip(&mut self) -> Result<()> {
         self.current ^= 1;
-        self.active
-            .set(0, self.current, 0)
-            .context("cannot switch the aggregation map")
+        self.active.set(0, self.current, 0).context("cannot switch the aggregation map")
     }
 
     /// Waits until every program that saw the old map has finished. Blocks for an RCU grace period
@@ -77,9 +75,7 @@ impl Counts {
     /// Loss counters, by cause, that are not zero.
     pub(crate) fn losses(&self) -> Counters {
         let sum = |index: u32| {
-            self.counters
-                .get(&index, 0)
-                .map_or(0, |v| v.iter().fold(0, |a: u64, b| a.wrapping_add(*b)))
+            self.counters.get(&index, 0).map_or(0, |v| v.iter().fold(0, |a: u64, b| a.wrapping_add(*b)))
         };
         let mut out = Vec::new();
         for (index, name) in LOSSES {

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program,
-        ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
+        RawTracePoint, RawTracePointRunOptions, TestRun as _,
     },
 };
 use engine::output::CoverageState;
@@ -25,54 +25,25 @@ pub(super) struct Point {
 }
 
 const LIFECYCLE: [Point; 3] = [
-    Point {
-        program: "fork",
-        point: "sched_process_fork",
-        required: true,
-    },
-    Point {
-        program: "exec",
-        point: "sched_process_exec",
-        required: true,
-    },
-    Point {
-        program: "exit",
-        point: "sched_process_exit",
-        required: true,
-    },
+    Point { program: "fork", point: "sched_process_fork", required: true },
+    Point { program: "exec", point: "sched_process_exec", required: true },
+    Point { program: "exit", point: "sched_process_exit", required: true },
 ];
 
 /// Attached while a tree is tracked: any syscall tracepoint slows every process.
 pub(super) const SYSCALLS: [Point; 3] = [
-    Point {
-        program: "sys_exit",
-        point: "sys_exit",
-        required: true,
-    },
-    Point {
-        program: "uring_submit",
-        point: "io_uring_submit_req",
-        required: false,
-    },
-    Point {
-        program: "uring_submit_old",
-        point: "io_uring_submit_sqe",
-        required: false,
-    },
+    Point { program: "sys_exit", point: "sys_exit", required: true },
+    Point { program: "uring_submit", point: "io_uring_submit_req", required: false },
+    Point { program: "uring_submit_old", point: "io_uring_submit_sqe", required: false },
 ];
 
-const SOCKET_ADDRESS: [&str; 6] = [
-    "connect4", "connect6", "sendmsg4", "sendmsg6", "bind4", "bind6",
-];
+const SOCKET_ADDRESS: [&str; 6] = ["connect4", "connect6", "sendmsg4", "sendmsg6", "bind4", "bind6"];
 const SOCKET: [&str; 2] = ["sock_create", "sock_release"];
-const PACKET: [(&str, CgroupSkbAttachType); 2] = [
-    ("egress", CgroupSkbAttachType::Egress),
-    ("ingress", CgroupSkbAttachType::Ingress),
-];
+const PACKET: [(&str, CgroupSkbAttachType); 2] =
+    [("egress", CgroupSkbAttachType::Egress), ("ingress", CgroupSkbAttachType::Ingress)];
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
-    ebpf.program_mut(name)
-        .ok_or_else(|| anyhow!("the BPF object has no program {name}"))
+    ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))
 }
 
 /// The root of the v2 hierarchy: where it is mounted, else a private mount that nobody else sees.
@@ -89,14 +60,11 @@ fn cgroup_root() -> Result<OwnedFd> {
         })
         .min_by_key(|path| path.len());
     if let Some(path) = path {
-        return Ok(File::open(path)
-            .with_context(|| format!("cannot open {path}"))?
-            .into());
+        return Ok(File::open(path).with_context(|| format!("cannot open {path}"))?.into());
     }
     let context = rustix::mount::fsopen("cgroup2", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC)
         .context("cgroup2 is not mounted and cannot be: mount -t cgroup2 none /sys/fs/cgroup")?;
-    rustix::mount::fsconfig_create(context.as_fd())
-        .context("cannot create a private cgroup2 mount")?;
+    rustix::mount::fsconfig_create(context.as_fd()).context("cannot create a private cgroup2 mount")?;
     rustix::mount::fsmount(
         context.as_fd(),
         rustix::mount::FsMountFlags::FSMOUNT_CLOEXEC,
@@ -116,10 +84,8 @@ impl Kernel {
     pub(super) fn attach_always(&mut self, absent: &[&str]) -> Result<()> {
         for p in &LIFECYCLE {
             let raw: &mut RawTracePoint = program(&mut self.ebpf, p.program)?.try_into()?;
-            raw.load()
-                .with_context(|| format!("cannot load the program for {}", p.point))?;
-            raw.attach(p.point)
-                .with_context(|| format!("cannot attach to {}", p.point))?;
+            raw.load().with_context(|| format!("cannot load the program for {}", p.point))?;
+            raw.attach(p.point).with_context(|| format!("cannot attach to {}", p.point))?;
         }
         self.cover("lifecycle", CoverageState::Observing, None);
         let root = match cgroup_root() {
@@ -131,29 +97,22 @@ impl Kernel {
         };
         for name in SOCKET_ADDRESS {
             let p: &mut CgroupSockAddr = program(&mut self.ebpf, name)?.try_into()?;
-            let done = p
-                .load()
-                .and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
+            let done = p.load().and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
             self.network(name, done);
         }
         for name in SOCKET {
             let p: &mut CgroupSock = program(&mut self.ebpf, name)?.try_into()?;
-            let done = p
-                .load()
-                .and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
+            let done = p.load().and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
             self.network(name, done);
         }
         for (name, direction) in PACKET {
             let p: &mut CgroupSkb = program(&mut self.ebpf, name)?.try_into()?;
-            let done = p.load().and_then(|()| {
-                p.attach(root.as_fd(), direction, CgroupAttachMode::Single)
-                    .map(drop)
-            });
+            let done =
+                p.load().and_then(|()| p.attach(root.as_fd(), direction, CgroupAttachMode::Single).map(drop));
             self.network(name, done);
         }
         if absent.iter().any(|f| f.starts_with("unix_")) {
-            let because =
-                format!("this kernel's BTF lacks {absent:?}; names are the caller's arguments");
+            let because = format!("this kernel's BTF lacks {absent:?}; names are the caller's arguments");
             self.cover("unix-names", CoverageState::Blind, Some(because));
         }
         self._cgroup = Some(root);
@@ -178,11 +137,7 @@ impl Kernel {
         for name in ["uring_submit", "uring_submit_old"] {
             let raw: &mut RawTracePoint = program(&mut self.ebpf, name)?.try_into()?;
             // Which of the two tracepoints exists shows at attach: try it now, and let go again.
-            let point = if name == "uring_submit" {
-                "io_uring_submit_req"
-            } else {
-                "io_uring_submit_sqe"
-            };
+            let point = if name == "uring_submit" { "io_uring_submit_req" } else { "io_uring_submit_sqe" };
             if usable
                 && raw.load().is_ok()
                 && let Ok(link) = raw.attach(point)
@@ -198,8 +153,7 @@ impl Kernel {
                 Some("operations only: files opened by a ring have no path".into()),
             );
         } else {
-            let because =
-                "no tracepoint at submission: set-up is seen, operations are not".to_owned();
+            let because = "no tracepoint at submission: set-up is seen, operations are not".to_owned();
             self.cover("io_uring", CoverageState::Blind, Some(because));
         }
         Ok(())
@@ -209,8 +163,7 @@ impl Kernel {
 /// Loads the program that puts a process into the filter.
 pub(super) fn load_admit(ebpf: &mut Ebpf) -> Result<()> {
     let raw: &mut RawTracePoint = program(ebpf, "admit")?.try_into()?;
-    raw.load()
-        .context("cannot load the program that admits clients")
+    raw.load().context("cannot load the program that admits clients")
 }
 
 /// Runs it.
@@ -218,8 +171,7 @@ pub(super) fn admit(ebpf: &mut Ebpf, tgid: u32) -> Result<()> {
     let raw: &mut RawTracePoint = program(ebpf, "admit")?.try_into()?;
     let mut options = RawTracePointRunOptions::new();
     options.args[0] = u64::from(tgid);
-    raw.test_run(options)
-        .context("cannot run the program that admits clients")?;
+    raw.test_run(options).context("cannot run the program that admits clients")?;
     Ok(())
 }
 
@@ -229,9 +181,7 @@ pub(super) fn misses(ebpf: &Ebpf) -> u64 {
         .filter_map(|(_, program)| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let line = info
-                .lines()
-                .find_map(|l| l.strip_prefix("recursion_misses:"))?;
+            let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"))?;
             line.trim().parse::<u64>().ok()
         })
         .sum()

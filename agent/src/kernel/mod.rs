@@ -46,9 +46,7 @@ fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> Result<M>
 where
     M::Error: std::error::Error + Send + Sync + 'static,
 {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
+    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} is of another type"))
 }
 
@@ -68,19 +66,8 @@ fn offsets() -> Result<(Offsets, Vec<&'static str>)> {
 }
 
 /// Offsets without which nothing works.
-const REQUIRED_PREFIXES: [&str; 11] = [
-    "task_",
-    "files_",
-    "fdt_",
-    "file_",
-    "inode_",
-    "dentry_",
-    "qstr_",
-    "vfsmount_",
-    "mount_",
-    "regs_",
-    "mm_",
-];
+const REQUIRED_PREFIXES: [&str; 11] =
+    ["task_", "files_", "fdt_", "file_", "inode_", "dentry_", "qstr_", "vfsmount_", "mount_", "regs_", "mm_"];
 
 impl Kernel {
     /// Loads all programs and attaches those that are always on.
@@ -96,11 +83,7 @@ impl Kernel {
                 "this kernel's BTF lacks {missing:?}: please report it with the output of `uname -r`"
             ));
         }
-        let settings = Settings {
-            settle_ns,
-            agent: std::process::id(),
-            _pad: 0,
-        };
+        let settings = Settings { settle_ns, agent: std::process::id(), _pad: 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", offsets.as_bytes(), true)
             .override_global("SETTINGS", settings.as_bytes(), true)
@@ -125,11 +108,7 @@ impl Kernel {
     }
 
     fn cover(&mut self, hook: &str, state: CoverageState, because: Option<String>) {
-        self.coverage.push(Coverage {
-            hook: hook.to_owned(),
-            state,
-            because,
-        });
+        self.coverage.push(Coverage { hook: hook.to_owned(), state, because });
     }
 
     /// Whether the syscall hooks are attached.
@@ -189,11 +168,7 @@ impl Kernel {
     /// Captures what a client writes into channels under proof.
     pub(crate) fn prove(&mut self, client: u32, tree: u64) {
         const NOEXIST: u64 = 1;
-        let proc = Proc {
-            tree,
-            flags: abi::proc_flag::CLIENT,
-            ..Proc::default()
-        };
+        let proc = Proc { tree, flags: abi::proc_flag::CLIENT, ..Proc::default() };
         // A client that is tracked for itself stays as it is: its servers' forged lines are never
         // proved, and neither are the real ones; the server's `forging` line has said so.
         if self.procs.insert(client, proc, NOEXIST).is_ok()
@@ -219,9 +194,7 @@ fn explain_load(e: aya::EbpfError) -> anyhow::Error {
         );
     }
     if text.contains("Function not implemented") {
-        return anyhow!(
-            "this kernel has no bpf() system call: CONFIG_BPF_SYSCALL=y is needed ({text})"
-        );
+        return anyhow!("this kernel has no bpf() system call: CONFIG_BPF_SYSCALL=y is needed ({text})");
     }
     anyhow!("cannot load the BPF object: {text}")
 }

@@ -31,11 +31,8 @@ impl Printer {
     /// Tells people that the agent watches now.
     pub(crate) fn ready(&mut self) -> Result<()> {
         if self.text.is_some() {
-            writeln!(
-                self.out,
-                "watching; start or restart an MCP client, and stop with Ctrl-C"
-            )
-            .context(WRITE)?;
+            writeln!(self.out, "watching; start or restart an MCP client, and stop with Ctrl-C")
+                .context(WRITE)?;
         }
         self.flush()
     }
@@ -47,9 +44,7 @@ impl Printer {
             match &mut self.text {
                 Some(text) => text.line(line, &mut self.out).context(WRITE)?,
                 None => {
-                    serde_json::to_writer(&mut self.out, line)
-                        .map_err(io::Error::from)
-                        .context(WRITE)?;
+                    serde_json::to_writer(&mut self.out, line).map_err(io::Error::from).context(WRITE)?;
                     self.out.write_all(b"\n").context(WRITE)?;
                 }
             }
@@ -75,10 +70,7 @@ const WRITE: &str = "cannot write to standard output";
 
 /// Whether an error says that the reader of our output went away.
 pub(crate) fn is_closed_pipe(e: &anyhow::Error) -> bool {
-    e.downcast_ref::<io::Error>()
-        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
-        || e.chain().any(|c| {
-            c.downcast_ref::<io::Error>()
-                .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
-        })
+    e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        || e.chain()
+            .any(|c| c.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
 }

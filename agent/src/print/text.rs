@@ -7,8 +7,8 @@ use std::{
 };
 
 use engine::output::{
-    CallLine, CallStatus, CoverageState, Effect, EffectLine, Line, NetOp, Scope, ScopeKind,
-    ServerEvent, ServerLine,
+    CallLine, CallStatus, CoverageState, Effect, EffectLine, Line, NetOp, Scope, ScopeKind, ServerEvent,
+    ServerLine,
 };
 use owo_colors::{OwoColorize as _, Style};
 
@@ -43,20 +43,11 @@ pub(super) fn safe(text: &str) -> String {
 
 impl Text {
     pub(super) fn new(colour: bool) -> Self {
-        Self {
-            colour,
-            calls: HashMap::new(),
-            startup: HashMap::new(),
-            lost: BTreeMap::new(),
-        }
+        Self { colour, calls: HashMap::new(), startup: HashMap::new(), lost: BTreeMap::new() }
     }
 
     fn paint(&self, text: &str, style: Style) -> String {
-        if self.colour {
-            text.style(style).to_string()
-        } else {
-            text.to_owned()
-        }
+        if self.colour { text.style(style).to_string() } else { text.to_owned() }
     }
 
     pub(super) fn line(&mut self, line: &Line, out: &mut impl Write) -> io::Result<()> {
@@ -66,12 +57,7 @@ impl Text {
             Line::Effect(e) => self.effect(e, out),
             Line::Lost(l) => {
                 *self.lost.entry(l.cause.clone()).or_default() += l.count;
-                let text = format!(
-                    "lost      {} × {} ({} so far)",
-                    l.count,
-                    safe(&l.cause),
-                    l.total
-                );
+                let text = format!("lost      {} × {} ({} so far)", l.count, safe(&l.cause), l.total);
                 writeln!(out, "{}", self.paint(&text, Style::new().yellow()))
             }
             Line::Coverage(c) => {
@@ -91,22 +77,10 @@ impl Text {
         let detail = s.detail.as_deref().map(safe).unwrap_or_default();
         match s.event {
             ServerEvent::Found | ServerEvent::Identified => {
-                let version = s
-                    .version
-                    .as_deref()
-                    .map(|v| format!(" {}", safe(v)))
-                    .unwrap_or_default();
-                let client = s
-                    .context
-                    .client
-                    .as_deref()
-                    .map(|c| format!(", client {}", safe(c)))
-                    .unwrap_or_default();
-                let digest = s
-                    .digest
-                    .as_deref()
-                    .and_then(|d| d.get(..12))
-                    .map(|d| format!(", sha256 {d}"));
+                let version = s.version.as_deref().map(|v| format!(" {}", safe(v))).unwrap_or_default();
+                let client =
+                    s.context.client.as_deref().map(|c| format!(", client {}", safe(c))).unwrap_or_default();
+                let digest = s.digest.as_deref().and_then(|d| d.get(..12)).map(|d| format!(", sha256 {d}"));
                 let digest = digest.unwrap_or_default();
                 writeln!(
                     out,
@@ -124,18 +98,10 @@ impl Text {
             }
             ServerEvent::Ended => writeln!(out, "ended     {name}"),
             ServerEvent::Blind => {
-                writeln!(
-                    out,
-                    "{}     {name}  {detail}",
-                    self.paint("blind", Style::new().yellow())
-                )
+                writeln!(out, "{}     {name}  {detail}", self.paint("blind", Style::new().yellow()))
             }
             ServerEvent::Forging => {
-                writeln!(
-                    out,
-                    "{}   {name}  {detail}",
-                    self.paint("forging", Style::new().red().bold())
-                )
+                writeln!(out, "{}   {name}  {detail}", self.paint("forging", Style::new().red().bold()))
             }
         }
     }
@@ -144,11 +110,7 @@ impl Text {
         let tool = c.scope.tool.as_deref().unwrap_or_default();
         let number = c.scope.call.as_ref().map_or(0, |r| r.number);
         if let Some(n) = self.startup.remove(&c.server.id) {
-            writeln!(
-                out,
-                "startup   {}  {n} effects before the first call",
-                safe(&c.server.name)
-            )?;
+            writeln!(out, "startup   {}  {n} effects before the first call", safe(&c.server.name))?;
         }
         let status = match c.status {
             CallStatus::Ok => self.paint("ok", Style::new().green()),
@@ -170,15 +132,8 @@ impl Text {
         sum(c.bytes_out, "bytes out");
         sum(c.bytes_in, "bytes in");
         sum(c.ambiguous_effects, "perhaps its own");
-        let sums = if sums.is_empty() {
-            "no effects".to_owned()
-        } else {
-            sums.join(", ")
-        };
-        let shown = self.paint(
-            &format!("{}.{}", safe(&c.server.name), safe(tool)),
-            Style::new().bold(),
-        );
+        let sums = if sums.is_empty() { "no effects".to_owned() } else { sums.join(", ") };
+        let shown = self.paint(&format!("{}.{}", safe(&c.server.name), safe(tool)), Style::new().bold());
         writeln!(
             out,
             "call      {shown} #{number}  {status} {:.1} ms, cpu {:.1} ms, {sums}",
@@ -189,11 +144,7 @@ impl Text {
             return Ok(());
         };
         for (text, n) in effects.iter().take(SHOWN) {
-            let times = if *n > 1 {
-                format!("  × {n}")
-            } else {
-                String::new()
-            };
+            let times = if *n > 1 { format!("  × {n}") } else { String::new() };
             writeln!(out, "            {text}{times}")?;
         }
         if effects.len() > SHOWN {
@@ -212,21 +163,14 @@ impl Text {
                 Ok(())
             }
             (ScopeKind::Call, Some(call)) if !e.outlived => {
-                let kept = self
-                    .calls
-                    .entry((e.server.id.clone(), call.number))
-                    .or_default();
+                let kept = self.calls.entry((e.server.id.clone(), call.number)).or_default();
                 if kept.len() < KEPT || kept.contains_key(&text) {
                     *kept.entry(text).or_default() += e.count;
                 }
                 Ok(())
             }
             _ => {
-                let times = if e.count > 1 {
-                    format!("  × {}", e.count)
-                } else {
-                    String::new()
-                };
+                let times = if e.count > 1 { format!("  × {}", e.count) } else { String::new() };
                 let name = safe(&e.server.name);
                 let scope = scope_text(&e.scope, e.outlived);
                 let scope = self.paint(&scope, Style::new().magenta());
@@ -237,11 +181,7 @@ impl Text {
 
     pub(super) fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
         if !self.lost.is_empty() {
-            let sums: Vec<_> = self
-                .lost
-                .iter()
-                .map(|(cause, n)| format!("{n} × {}", safe(cause)))
-                .collect();
+            let sums: Vec<_> = self.lost.iter().map(|(cause, n)| format!("{n} × {}", safe(cause))).collect();
             writeln!(out, "lost in all: {}", sums.join(", "))?;
         }
         Ok(())
@@ -277,36 +217,16 @@ fn scope_text(scope: &Scope, outlived: bool) -> String {
 fn describe(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Fork { .. } | Effect::Exit { .. } | Effect::Syscall { .. } => return None,
-        Effect::Exec {
-            path,
-            argv,
-            script,
-            memfd,
-            deleted,
-            ..
-        } => {
+        Effect::Exec { path, argv, script, memfd, deleted, .. } => {
             let mark = match (memfd, deleted) {
                 (true, _) => " (from memory)",
                 (false, true) => " (deleted file)",
                 _ => "",
             };
-            let script = script
-                .as_deref()
-                .map(|s| format!(" for {}", safe(s)))
-                .unwrap_or_default();
-            format!(
-                "exec   {}{mark}{script}  {}",
-                safe(path),
-                safe(&argv.join(" "))
-            )
+            let script = script.as_deref().map(|s| format!(" for {}", safe(s))).unwrap_or_default();
+            format!("exec   {}{mark}{script}  {}", safe(path), safe(&argv.join(" ")))
         }
-        Effect::Open {
-            path,
-            write,
-            create,
-            truncate,
-            ..
-        } => {
+        Effect::Open { path, write, create, truncate, .. } => {
             let what = match (write, create, truncate) {
                 (false, ..) => "read  ",
                 (true, true, _) => "create",
@@ -316,78 +236,31 @@ fn describe(effect: &Effect) -> Option<String> {
             format!("{what} {}", safe(path))
         }
         Effect::PathOp { op, path, to, .. } => {
-            let to = to
-                .as_deref()
-                .map(|t| format!(" → {}", safe(t)))
-                .unwrap_or_default();
+            let to = to.as_deref().map(|t| format!(" → {}", safe(t))).unwrap_or_default();
             format!("{:<6} {}{to}", format!("{op:?}").to_lowercase(), safe(path))
         }
-        Effect::Net {
-            op,
-            address,
-            port,
-            protocol,
-            name,
-            ..
-        } => {
-            let name = name
-                .as_deref()
-                .map(|n| format!(" ({})", safe(n)))
-                .unwrap_or_default();
-            let address = if address.contains(':') {
-                format!("[{address}]")
-            } else {
-                address.clone()
-            };
-            let op = if *op == NetOp::Sendmsg {
-                "send".to_owned()
-            } else {
-                format!("{op:?}").to_lowercase()
-            };
+        Effect::Net { op, address, port, protocol, name, .. } => {
+            let name = name.as_deref().map(|n| format!(" ({})", safe(n))).unwrap_or_default();
+            let address = if address.contains(':') { format!("[{address}]") } else { address.clone() };
+            let op = if *op == NetOp::Sendmsg { "send".to_owned() } else { format!("{op:?}").to_lowercase() };
             format!("{op:<6} {address}:{port}/{protocol}{name}")
         }
-        Effect::Unix {
-            op, path, error, ..
-        } => {
-            let failed = if *error == 0 {
-                String::new()
-            } else {
-                format!(" (failed, errno {error})")
-            };
-            format!(
-                "{:<6} unix {}{failed}",
-                format!("{op:?}").to_lowercase(),
-                safe(path)
-            )
+        Effect::Unix { op, path, error, .. } => {
+            let failed = if *error == 0 { String::new() } else { format!(" (failed, errno {error})") };
+            format!("{:<6} unix {}{failed}", format!("{op:?}").to_lowercase(), safe(path))
         }
-        Effect::DnsQuery {
-            name,
-            record,
-            resolver,
-            ..
-        } => format!("ask    {} {record} from {resolver}", safe(name)),
-        Effect::DnsAnswer {
-            name, addresses, ..
-        } => format!("answer {} = {}", safe(name), addresses.join(", ")),
+        Effect::DnsQuery { name, record, resolver, .. } => {
+            format!("ask    {} {record} from {resolver}", safe(name))
+        }
+        Effect::DnsAnswer { name, addresses, .. } => {
+            format!("answer {} = {}", safe(name), addresses.join(", "))
+        }
         Effect::TlsHello { sni, address, port } => {
-            format!(
-                "tls    {} at {address}:{port}",
-                sni.as_deref().map_or_else(|| "no name".into(), safe)
-            )
+            format!("tls    {} at {address}:{port}", sni.as_deref().map_or_else(|| "no name".into(), safe))
         }
-        Effect::Flow {
-            address,
-            port,
-            protocol,
-            ..
-        } => format!("bytes  {address}:{port}/{protocol}"),
-        Effect::Special {
-            name, result, text, ..
-        } => {
-            let text = text
-                .as_deref()
-                .map(|t| format!(" \"{}\"", safe(t)))
-                .unwrap_or_default();
+        Effect::Flow { address, port, protocol, .. } => format!("bytes  {address}:{port}/{protocol}"),
+        Effect::Special { name, result, text, .. } => {
+            let text = text.as_deref().map(|t| format!(" \"{}\"", safe(t))).unwrap_or_default();
             format!("{name}{text} = {result}")
         }
         Effect::Uring { name, .. } => format!("io_uring {name}"),

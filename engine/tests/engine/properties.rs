@@ -1,29 +1,25 @@
 //! Whatever the bytes, the engine does not panic; and the same inputs give the same outputs.
 
-mod common;
-
-use common::{ROOT, World};
+use crate::common::{ROOT, World};
 use engine::{Engine, Input, recording};
 use proptest::prelude::*;
 
 /// A record of any kind, mostly with a plausible header, then anything.
 fn record() -> impl Strategy<Value = Vec<u8>> {
     let header = (0_u16..17, 0_u32..16, 98_u32..104, 0_u64..3);
-    (header, proptest::collection::vec(any::<u8>(), 0..400)).prop_map(
-        |((kind, flags, tgid, tree), rest)| {
-            use zerocopy::IntoBytes as _;
-            let header = abi::Header {
-                abi: abi::ABI,
-                kind,
-                flags,
-                tgid,
-                tree: common::TREE + tree,
-                at_ns: 1,
-                ..abi::Header::default()
-            };
-            [header.as_bytes(), &rest].concat()
-        },
-    )
+    (header, proptest::collection::vec(any::<u8>(), 0..400)).prop_map(|((kind, flags, tgid, tree), rest)| {
+        use zerocopy::IntoBytes as _;
+        let header = abi::Header {
+            abi: abi::ABI,
+            kind,
+            flags,
+            tgid,
+            tree: crate::common::TREE + tree,
+            at_ns: 1,
+            ..abi::Header::default()
+        };
+        [header.as_bytes(), &rest].concat()
+    })
 }
 
 proptest! {
@@ -74,25 +70,13 @@ proptest! {
 
 #[test]
 fn what_is_written_is_read() {
-    let fact = engine::input::Fact::Lost {
-        cause: "x".into(),
-        total: 3,
-    };
+    let fact = engine::input::Fact::Lost { cause: "x".into(), total: 3 };
     let digests = [[7; 16], [9; 16]];
     let inputs = [
-        Input::Record {
-            bytes: b"abc",
-            digests: &digests,
-        },
+        Input::Record { bytes: b"abc", digests: &digests },
         Input::Tick { now_ns: 5 },
-        Input::Fact {
-            now_ns: 6,
-            fact: &fact,
-        },
-        Input::Record {
-            bytes: b"",
-            digests: &[],
-        },
+        Input::Fact { now_ns: 6, fact: &fact },
+        Input::Record { bytes: b"", digests: &[] },
     ];
     let mut file = recording::header();
     inputs.iter().for_each(|i| recording::write(*i, &mut file));

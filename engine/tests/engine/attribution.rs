@@ -1,33 +1,17 @@
 //! Whom effects are charged to: one test a rule of docs/ARCHITECTURE.md, section "Charging".
 
-mod common;
-
-use common::{MS, ROOT, TREE, World, call_line};
-use engine::output::{
-    Basis, CallStatus, Certainty, ChannelState, Request, Scope, ScopeKind, ServerEvent,
-};
+use crate::common::{MS, ROOT, TREE, World, call_line};
+use engine::output::{Basis, CallStatus, Certainty, ChannelState, Request, Scope, ScopeKind, ServerEvent};
 
 fn certain_call(scope: &Scope, id: u64) {
-    assert_eq!(
-        (scope.kind, scope.certainty),
-        (ScopeKind::Call, Certainty::Certain),
-        "{scope:?}"
-    );
+    assert_eq!((scope.kind, scope.certainty), (ScopeKind::Call, Certainty::Certain), "{scope:?}");
     assert_eq!(scope.call.as_ref().map(|c| &c.request_id), Some(&id.into()));
 }
 
 fn candidates(scope: &Scope) -> Vec<String> {
-    assert_eq!(
-        (scope.kind, scope.certainty),
-        (ScopeKind::Ambiguous, Certainty::Ambiguous),
-        "{scope:?}"
-    );
+    assert_eq!((scope.kind, scope.certainty), (ScopeKind::Ambiguous, Certainty::Ambiguous), "{scope:?}");
     assert_eq!((&scope.tool, &scope.call), (&None, &None));
-    scope
-        .candidates
-        .iter()
-        .map(|c| c.tool.clone().unwrap_or_else(|| format!("{:?}", c.kind)))
-        .collect()
+    scope.candidates.iter().map(|c| c.tool.clone().unwrap_or_else(|| format!("{:?}", c.kind))).collect()
 }
 
 #[test]
@@ -36,10 +20,7 @@ fn one_call_in_flight_is_certain_by_window() {
     w.call(1, "read");
     let scope = w.open(ROOT, "a");
     certain_call(&scope, 1);
-    assert_eq!(
-        (scope.basis, scope.tool.as_deref()),
-        (Basis::Window, Some("read"))
-    );
+    assert_eq!((scope.basis, scope.tool.as_deref()), (Basis::Window, Some("read")));
 }
 
 #[test]
@@ -81,14 +62,8 @@ fn two_calls_of_one_tool_are_certain_for_the_tool() {
     w.call(1, "read");
     w.call(2, "read");
     let scope = w.open(ROOT, "x");
-    assert_eq!(
-        (scope.kind, scope.certainty),
-        (ScopeKind::Call, Certainty::CertainTool)
-    );
-    assert_eq!(
-        (scope.tool.as_deref(), scope.call, scope.candidates.len()),
-        (Some("read"), None, 2)
-    );
+    assert_eq!((scope.kind, scope.certainty), (ScopeKind::Call, Certainty::CertainTool));
+    assert_eq!((scope.tool.as_deref(), scope.call, scope.candidates.len()), (Some("read"), None, 2));
 }
 
 #[test]
@@ -170,20 +145,13 @@ fn after_missed_request_bytes_nothing_is_certain_for_a_while() {
 fn ids_of_all_forms_match_their_replies() {
     let mut w = World::server();
     for id in ["0", "\"abc\"", "-3", "1.5"] {
-        w.ask(&format!(
-            r#"{{"id":{id},"method":"tools/call","params":{{"name":"t"}},"jsonrpc":"2.0"}}"#
-        ));
-        w.answer(&format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":1,"message":"m"}}}}"#
-        ));
+        w.ask(&format!(r#"{{"id":{id},"method":"tools/call","params":{{"name":"t"}},"jsonrpc":"2.0"}}"#));
+        w.answer(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":1,"message":"m"}}}}"#));
         w.close();
     }
     let calls = w.calls();
     assert_eq!(calls.len(), 4);
-    assert!(
-        calls.iter().all(|c| c.status == CallStatus::Error),
-        "{calls:?}"
-    );
+    assert!(calls.iter().all(|c| c.status == CallStatus::Error), "{calls:?}");
     assert_eq!(calls[0].cpu_ns, 6 * MS);
     assert_eq!(calls[0].peak_rss, 8192);
 }
@@ -196,11 +164,7 @@ fn a_batch_opens_each_of_its_calls() {
     w.answer(r#"[{"jsonrpc":"2.0","id":2,"result":{}},{"jsonrpc":"2.0","id":1,"result":{}}]"#);
     w.close();
     assert_eq!(w.calls().len(), 2);
-    assert!(
-        w.calls()
-            .iter()
-            .all(|c| c.overlapped && c.status == CallStatus::Ok)
-    );
+    assert!(w.calls().iter().all(|c| c.overlapped && c.status == CallStatus::Ok));
 }
 
 #[test]
@@ -210,12 +174,7 @@ fn counts_join_the_call_that_their_record_was_charged_to() {
     let id = w.open_announced(ROOT, "f");
     w.reply(1);
     w.wait(30);
-    w.fact(&engine::input::Fact::Aggregate {
-        id,
-        count: 41,
-        bytes_out: 0,
-        bytes_in: 0,
-    });
+    w.fact(&engine::input::Fact::Aggregate { id, count: 41, bytes_out: 0, bytes_in: 0 });
     w.close();
     let call = w.calls()[0];
     assert_eq!((call.files, call.effects), (42, 42));
@@ -229,14 +188,8 @@ fn forged_lines_open_no_call_and_proved_ones_do() {
     let mut w = World::server();
     w.open_with(ROOT, "pipe", 0, 1);
     let forging = *w.servers().last().expect("a line");
-    assert_eq!(
-        (forging.event, forging.channel),
-        (ServerEvent::Forging, ChannelState::Proved)
-    );
-    assert!(w.asked_for(Request::Prove {
-        client: 1,
-        tree: TREE
-    }));
+    assert_eq!((forging.event, forging.channel), (ServerEvent::Forging, ChannelState::Proved));
+    assert!(w.asked_for(Request::Prove { client: 1, tree: TREE }));
     w.call(1, "forged");
     assert_eq!(w.open(ROOT, "x").kind, ScopeKind::Ambient);
     // The client's write may be seen before the server's read, or after it.
@@ -248,11 +201,7 @@ fn forged_lines_open_no_call_and_proved_ones_do() {
     w.call(3, "real");
     w.client_writes(&call_line(3, "real"));
     certain_call(&w.open(ROOT, "x"), 3);
-    assert!(
-        w.calls()
-            .iter()
-            .all(|c| c.scope.tool.as_deref() == Some("real"))
-    );
+    assert!(w.calls().iter().all(|c| c.scope.tool.as_deref() == Some("real")));
 }
 
 #[test]
@@ -297,9 +246,6 @@ fn a_server_that_ends_leaves_its_calls_without_reply() {
     w.close();
     w.close();
     assert_eq!(w.calls()[0].status, CallStatus::NoReply);
-    assert_eq!(
-        w.servers().last().expect("a line").event,
-        ServerEvent::Ended
-    );
+    assert_eq!(w.servers().last().expect("a line").event, ServerEvent::Ended);
     assert_eq!(w.engine.tracked(), 0);
 }

@@ -27,10 +27,7 @@ pub struct World {
 impl World {
     /// One process with a pipe for stdin and stdout each.
     pub fn candidate() -> Self {
-        let mut w = Self {
-            now: 1000 * MS,
-            ..Self::default()
-        };
+        let mut w = Self { now: 1000 * MS, ..Self::default() };
         w.fact(&Fact::Start {
             utc_minus_boot_ns: 0,
             settle_ns: 20 * MS,
@@ -47,12 +44,8 @@ impl World {
         let mut w = Self::candidate();
         w.ask(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#);
         w.answer(r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"s","version":"1"}}}"#);
-        let identity = engine::input::Identity {
-            tree: TREE,
-            tgid: ROOT,
-            name: "srv".into(),
-            ..Default::default()
-        };
+        let identity =
+            engine::input::Identity { tree: TREE, tgid: ROOT, name: "srv".into(), ..Default::default() };
         w.fact(&Fact::Identity(identity));
         w.wait(100);
         w
@@ -75,43 +68,25 @@ impl World {
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {
-        self.engine.apply(
-            Input::Record {
-                bytes,
-                digests: &[],
-            },
-            &mut self.outputs,
-        );
+        self.engine.apply(Input::Record { bytes, digests: &[] }, &mut self.outputs);
     }
 
     pub fn fact(&mut self, fact: &Fact) {
-        self.engine.apply(
-            Input::Fact {
-                now_ns: self.now,
-                fact,
-            },
-            &mut self.outputs,
-        );
+        self.engine.apply(Input::Fact { now_ns: self.now, fact }, &mut self.outputs);
     }
 
     /// Lets milliseconds pass, looking every five.
     pub fn wait(&mut self, ms: u64) {
         for _ in 0..ms.div_ceil(5) {
             self.now += 5 * MS;
-            self.engine
-                .apply(Input::Tick { now_ns: self.now }, &mut self.outputs);
+            self.engine.apply(Input::Tick { now_ns: self.now }, &mut self.outputs);
         }
     }
 
     /// Hands in counts and usage, so that settled calls are summed up.
     pub fn close(&mut self) {
         self.wait(50);
-        self.fact(&Fact::Usage {
-            tgid: ROOT,
-            cpu_ns: 7 * MS,
-            rss: 4096,
-            peak_rss: 8192,
-        });
+        self.fact(&Fact::Usage { tgid: ROOT, cpu_ns: 7 * MS, rss: 4096, peak_rss: 8192 });
         let up_to_ns = self.now;
         self.fact(&Fact::Drained { up_to_ns });
     }
@@ -136,28 +111,12 @@ impl World {
 
     pub fn fork(&mut self, parent: u32, child: u32) {
         let header = self.header(kind::FORK, parent, TREE);
-        self.feed(
-            Fork {
-                header,
-                child,
-                child_start_ns: self.now,
-                ..Fork::default()
-            }
-            .as_bytes(),
-        );
+        self.feed(Fork { header, child, child_start_ns: self.now, ..Fork::default() }.as_bytes());
     }
 
     pub fn exit(&mut self, tgid: u32) {
         let header = self.header(kind::EXIT, tgid, TREE);
-        self.feed(
-            Exit {
-                header,
-                cpu_ns: 3 * MS,
-                max_rss: 1 << 20,
-                ..Exit::default()
-            }
-            .as_bytes(),
-        );
+        self.feed(Exit { header, cpu_ns: 3 * MS, max_rss: 1 << 20, ..Exit::default() }.as_bytes());
     }
 
     fn chunk(&mut self, tgid: u32, channel: u64, which: u32, bytes: &[u8]) {
@@ -206,9 +165,7 @@ impl World {
     }
 
     pub fn reply(&mut self, id: u64) {
-        self.answer(&format!(
-            r#"{{"result":{{"content":[]}},"jsonrpc":"2.0","id":{id}}}"#
-        ));
+        self.answer(&format!(r#"{{"result":{{"content":[]}},"jsonrpc":"2.0","id":{id}}}"#));
     }
 
     /// A process opens a file; returns what it is charged to.
@@ -221,13 +178,7 @@ impl World {
         let mut header = self.header(kind::OPEN, tgid, TREE);
         header.flags = flags;
         let path = format!("{name}/");
-        let open = Open {
-            header,
-            path_len: path.len() as u32,
-            request_channel,
-            nlink: 1,
-            ..Open::default()
-        };
+        let open = Open { header, path_len: path.len() as u32, request_channel, nlink: 1, ..Open::default() };
         self.feed(&[open.as_bytes(), path.as_bytes()].concat());
         header.id
     }
@@ -249,35 +200,19 @@ impl World {
     }
 
     pub fn effects(&self) -> impl Iterator<Item = &EffectLine> {
-        self.lines().filter_map(|l| {
-            if let Line::Effect(e) = l {
-                Some(e)
-            } else {
-                None
-            }
-        })
+        self.lines().filter_map(|l| if let Line::Effect(e) = l { Some(e) } else { None })
     }
 
     pub fn calls(&self) -> Vec<&CallLine> {
-        self.lines()
-            .filter_map(|l| if let Line::Call(c) = l { Some(c) } else { None })
-            .collect()
+        self.lines().filter_map(|l| if let Line::Call(c) = l { Some(c) } else { None }).collect()
     }
 
     pub fn servers(&self) -> Vec<&ServerLine> {
-        self.lines()
-            .filter_map(|l| {
-                if let Line::Server(s) = l {
-                    Some(s)
-                } else {
-                    None
-                }
-            })
-            .collect()
+        self.lines().filter_map(|l| if let Line::Server(s) = l { Some(s) } else { None }).collect()
     }
 
     pub fn asked_for(&self, wanted: Request) -> bool {
-        self.outputs.iter().any(|o| *o == Output::Request(wanted))
+        self.outputs.contains(&Output::Request(wanted))
     }
 }
 

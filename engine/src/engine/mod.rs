@@ -1,0 +1,177 @@
+//! The engine: one entry, all state.
+//!
+//! # Layout
+//! - `effects`: records to effects
+//! - `channels`: channel bytes to calls
+//! - `clock`: what time brings
+//! - `lines`: lines on their way out
+
+mod channels;
+mod clock;
+mod effects;
+mod lines;
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    call::Stage,
+    charge::{Base, Charge},
+    input::{Fact, Input},
+    mcp::Frame,
+    output::{CoverageLine, Effect, Line, LostLine, Output, Process, Time},
+    record,
+    tree::Tree,
+};
+
+/// A candidate that reads nothing for this long is let go: it costs every process of the host.
+const QUIET_NS: u64 = 60_000_000_000;
+/// A server is announced without its identity after this long.
+const IDENTITY_NS: u64 = 500_000_000;
+/// A call waits this long for counts and usage.
+const CLOSING_NS: u64 = 1_000_000_000;
+/// Records announced this long before a drain may still be counted after it.
+const DRAIN_SLACK_NS: u64 = 100_000_000;
+/// Names bound to addresses, and questions awaited, a server.
+const NAMES: usize = 1024;
+
+/// How a process's effects are charged.
+#[derive(Clone, Debug)]
+enum Birth {
+    /// It serves the channel: by time.
+    Window,
+    /// Born while no call ran, and not the one that serves: may work for itself or for a call.
+    Worker(Base),
+    /// Born in these calls: theirs for life.
+    Lineage(Charge),
+}
+
+#[derive(Debug)]
+struct Proc {
+    tree: u64,
+    birth: Birth,
+    shown: Arc<Process>,
+}
+
+/// Where counts go that the kernel made under a record's id.
+#[derive(Clone, Debug)]
+struct Announced {
+    at_ns: u64,
+    /// Tree whose lines they join.
+    tree: u64,
+    charge: Charge,
+    process: Arc<Process>,
+    effect: Arc<Effect>,
+    id: u64,
+    /// Its call had replied before.
+    outlived: bool,
+}
+
+/// The engine.
+#[derive(Debug, Default)]
+pub struct Engine {
+    now_ns: u64,
+    utc_minus_boot_ns: i64,
+    settle_ns: u64,
+    include_arguments: bool,
+    attached_ns: Option<u64>,
+    procs: HashMap<u32, Proc>,
+    trees: HashMap<u64, Tree>,
+    announced: HashMap<u64, Announced>,
+    lost: HashMap<String, u64>,
+    next_effect: u64,
+    undecodable: u64,
+    frames: Vec<Frame>,
+}
+
+impl Engine {
+    /// An engine that knows nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trees that are tracked: while there are none, the syscall hooks need not be attached.
+    pub fn tracked(&self) -> usize {
+        self.trees.len()
+    }
+
+    /// The one entry.
+    pub fn apply(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::Record { bytes, digests } => match record::decode(bytes) {
+                Ok(record) => self.on_record(&record, digests, out),
+                Err(_) => {
+                    self.undecodable += 1;
+                    let total = self.undecodable;
+                    self.on_lost("undecodable", total, out);
+                }
+            },
+            Input::Tick { now_ns } => {
+                self.now_ns = self.now_ns.max(now_ns);
+                self.on_tick(out);
+            }
+            Input::Fact { now_ns, fact } => {
+                self.now_ns = self.now_ns.max(now_ns);
+                self.on_fact(fact, out);
+            }
+        }
+    }
+
+    fn time(&self, boot_ns: u64) -> Time {
+        Time { utc: self.utc_minus_boot_ns.saturating_add(boot_ns as i64), boot_ns }
+    }
+
+    fn on_fact(&mut self, fact: &Fact, out: &mut Vec<Output>) {
+        match fact {
+            Fact::Start { utc_minus_boot_ns, settle_ns, include_arguments, host: _ } => {
+                self.utc_minus_boot_ns = *utc_minus_boot_ns;
+                self.settle_ns = *settle_ns;
+                self.include_arguments = *include_arguments;
+            }
+            Fact::Identity(identity) => self.on_identity(identity, out),
+            Fact::Attached => {
+                self.attached_ns = Some(self.now_ns);
+                for tree in self.trees.values_mut().filter(|t| t.gap_ns == u64::MAX) {
+                    tree.gap_ns = self.now_ns.saturating_sub(tree.began_ns);
+                }
+            }
+            Fact::Detached => self.attached_ns = None,
+            Fact::Aggregate { id, count, bytes_out, bytes_in } => {
+                self.on_aggregate(*id, *count, *bytes_out, *bytes_in, out);
+            }
+            Fact::Drained { up_to_ns } => {
+                // A program may take the time before the switch of maps, and count after it.
+                self.announced.retain(|_, a| a.at_ns.saturating_add(DRAIN_SLACK_NS) >= *up_to_ns);
+                for tree in self.trees.values_mut() {
+                    tree.counted |= tree.ended_ns.is_some_and(|ended| ended <= *up_to_ns);
+                }
+                self.for_closing(out, |call| {
+                    if let Stage::Closing { until, drained, .. } = &mut call.stage
+                        && *until <= up_to_ns.saturating_add(CLOSING_NS)
+                    {
+                        *drained = true;
+                    }
+                });
+            }
+            Fact::Usage { tgid, cpu_ns, rss, peak_rss } => {
+                self.on_usage(*tgid, *cpu_ns, *rss, *peak_rss, out)
+            }
+            Fact::Lost { cause, total } => self.on_lost(cause, *total, out),
+            Fact::Stop => self.on_stop(out),
+            Fact::Coverage(coverage) => {
+                let line = CoverageLine { time: self.time(self.now_ns), coverage: coverage.clone() };
+                out.push(Output::Line(Box::new(Line::Coverage(line))));
+            }
+        }
+    }
+
+    fn on_lost(&mut self, cause: &str, total: u64, out: &mut Vec<Output>) {
+        let known = self.lost.entry(cause.to_owned()).or_default();
+        let count = total.saturating_sub(*known);
+        if count == 0 {
+            return;
+        }
+        *known = total;
+        let line = LostLine { time: self.time(self.now_ns), cause: cause.to_owned(), count, total };
+        out.push(Output::Line(Box::new(Line::Lost(line))));
+    }
+}

@@ -1,0 +1,7 @@
+//! The engine from outside: inputs in, outputs out.
+#![expect(unreachable_pub, reason = "one binary: modules are its only boundary")]
+
+mod attribution;
+mod common;
+mod properties;
+mod schema;
