@@ -59,6 +59,8 @@ struct Group {
     first_ns: u64,
     lines: Vec<usize>,
     left: u64,
+    /// Acts were found on it.
+    used: bool,
 }
 
 /// Compares all truths of one server with what was printed about it. `replies`: when the client
@@ -71,6 +73,7 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
             first_ns: line.time.boot_ns,
             lines: Vec::new(),
             left: 0,
+            used: false,
         });
         group.lines.push(n);
         group.left += line.count;
@@ -102,6 +105,11 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
             continue;
         }
         record(&mut verdict, truth, lines.is_some(), worst, seen);
+    }
+    for group in groups.values().filter(|g| g.used && g.left > 0) {
+        verdict.extra += group.left;
+        let line = &seen.effects[group.lines[0]];
+        verdict.note(format!("{} too many: {:?}", group.left, line.effect));
     }
     lineage(truths, seen, &mut verdict);
     verdict
@@ -184,6 +192,7 @@ fn take(
         let group = groups.get_mut(best)?;
         let taken = group.left.min(need);
         group.left -= taken;
+        group.used = true;
         need -= taken;
         lines.extend(&group.lines);
     }
@@ -240,9 +249,8 @@ fn lineage(truths: &[Truth], seen: &Observed, verdict: &mut Verdict) {
         if let Some(birth) = birth {
             let charge = charge(&line.scope, &birth.tool, &birth.request_id);
             verdict.lineage.add(true, Some(charge));
-            if matches!(charge, Charge::Missed | Charge::Wrong) && verdict.notes.len() < 40 {
-                let note = format!("lineage {charge:?}: {} {:?}", birth.tool, line);
-                verdict.notes.push(note);
+            if matches!(charge, Charge::Missed | Charge::Wrong) {
+                verdict.note(format!("lineage {charge:?}: {} {:?}", birth.tool, line));
             }
         }
     }

@@ -1,8 +1,16 @@
 //! An independent observer: what strace saw of a process tree.
 
-use std::{collections::HashMap, ffi::OsStr, fs, path::Path, process::Command};
+use std::{
+    collections::HashMap,
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+
+use crate::sys;
 
 /// System calls that are compared.
 const CALLS: &str = "open,openat,openat2,creat,execve,execveat,connect,unlink,unlinkat,rename,\
@@ -44,18 +52,61 @@ pub struct Seen {
     pub line: String,
 }
 
-/// A command line under observation; strace itself becomes a child of the program.
-#[must_use]
-pub fn watched(program: &OsStr, out: &Path) -> Command {
-    let mut command = Command::new("strace");
-    command
-        .args(["-D", "-f", "-qq", "-y", "-ttt", "-s", "4096", "-e", "signal=none"])
-        .args(["-e", &format!("trace={CALLS}")])
-        .arg("-o")
-        .arg(out)
-        .arg("--")
-        .arg(program);
-    command
+/// An observer that is attached to a process, its threads and what they fork. It is no child of
+/// theirs: what it does itself is nobody's effect. Dropped, it lets go.
+pub struct Observer(Child);
+
+impl Observer {
+    /// Attaches, and waits until it has.
+    ///
+    /// # Errors
+    /// When strace is missing, or does not attach within 5 s.
+    pub fn attach(pid: u32, out: &Path) -> Result<Self> {
+        let child = Command::new("strace")
+            .args(["-f", "-qq", "-y", "-ttt", "-s", "4096", "-e", "signal=none"])
+            .args(["-e", &format!("trace={CALLS}"), "-p", &pid.to_string(), "-o"])
+            .arg(out)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("cannot start strace")?;
+        let observer = Self(child);
+        let end = Instant::now() + Duration::from_secs(5);
+        while !traced(pid)? {
+            ensure!(Instant::now() < end, "strace does not attach to {pid}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(observer)
+    }
+
+    /// Lets go, so that the log is whole.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn finish(mut self) -> Result<()> {
+        sys::kill(self.0.id(), libc::SIGINT)?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            drop(sys::kill(self.0.id(), libc::SIGINT));
+            drop(self.0.wait());
+        }
+    }
+}
+
+/// Does somebody trace every thread?
+fn traced(pid: u32) -> Result<bool> {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        if status.lines().any(|l| l.trim_end() == "TracerPid:\t0") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads a log.

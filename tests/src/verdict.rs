@@ -50,9 +50,14 @@ pub struct Verdict {
     pub lineage: Tally,
     /// In-process acts after the reply that the scheduler delayed past the settling time.
     pub delayed: u64,
+    /// Occurrences counted beyond those that were done.
+    pub extra: u64,
     /// The first few acts that were not seen or not charged right.
     pub notes: Vec<String>,
 }
+
+/// Notes that are kept.
+const NOTES: usize = 40;
 
 impl Verdict {
     /// Adds another server's.
@@ -77,7 +82,15 @@ impl Verdict {
             sum(self.exceptions.entry(k).or_default(), v);
         }
         self.delayed += other.delayed;
+        self.extra += other.extra;
         self.notes.extend(other.notes);
+    }
+
+    /// Keeps a note, unless there are enough.
+    pub(crate) fn note(&mut self, note: String) {
+        if self.notes.len() < NOTES {
+            self.notes.push(note);
+        }
     }
 
     /// A table for people.
@@ -97,7 +110,8 @@ impl Verdict {
         row("all", &self.total);
         row("lines by lineage", &self.lineage);
         self.exceptions.iter().for_each(|(k, t)| row(k, t));
-        for note in self.notes.iter().take(40) {
+        out += &format!("counted beyond what was done: {}\n", self.extra);
+        for note in self.notes.iter().take(NOTES) {
             out.push_str(note);
             out.push('\n');
         }

@@ -80,7 +80,7 @@ fn oracle_busy() -> Result<()> {
         );
         let t = verdict.total;
         let l = verdict.lineage;
-        if t.seen != t.done || t.missed + t.wrong + l.missed + l.wrong > 0 {
+        if verdict.extra > 0 || t.seen != t.done || t.missed + t.wrong + l.missed + l.wrong > 0 {
             faults.push(width);
         }
     }

@@ -4,15 +4,15 @@ use std::{
     collections::BTreeMap,
     path::Path,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{
     agent::Agent,
     client::{Client, Link, Manner, Order},
     real::{self, Plan},
-    strace::{self, Kind},
+    strace::{self, Kind, Observer},
     world::World,
 };
 use engine::output::{Certainty, Effect, EffectLine, NetOp, PathOpKind};
@@ -85,15 +85,14 @@ fn compare(world: &World, agent: &Agent, plan: &Plan, link: Link) -> Result<BTre
     if plan.installs {
         warm(plan)?;
     }
-    let log = world.dir().join(format!("{}.strace", plan.name));
-    let mut command = strace::watched(plan.argv[0].as_ref(), &log);
-    command.args(&plan.argv[1..]);
-    command.envs(plan.env.iter().map(|(k, v)| (k, v)));
+    let mut command = plan.command();
     command.stderr(std::process::Stdio::null());
     let order = if link == Link::Pipes { Order::Python } else { Order::TypeScript };
     let manner = Manner { link, order, ..Manner::default() };
     let mut client = Client::start(command, manner)?;
     client.list()?;
+    let log = world.dir().join(format!("{}.strace", plan.name));
+    let observer = Observer::attach(client.pid(), &log)?;
     thread::sleep(SPACE * 4);
     let mut made = Vec::new();
     for (tool, arguments) in &plan.calls {
@@ -105,17 +104,10 @@ fn compare(world: &World, agent: &Agent, plan: &Plan, link: Link) -> Result<BTre
     }
     let end_ns = utc_ns();
     agent.rest();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", client.pid()))?;
-    let tracer = status.lines().find_map(|l| l.strip_prefix("TracerPid:"));
-    let tracer: u32 = tracer.context("TracerPid")?.trim().parse()?;
-    ensure!(tracer != 0, "strace is not attached");
     let server = agent.server(client.pid())?;
     let seen = agent.observed(&server.server.id)?;
+    observer.finish()?;
     drop(client);
-    let end = Instant::now() + Duration::from_secs(5);
-    while Path::new(&format!("/proc/{tracer}")).exists() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(20));
-    }
 
     let mut counts = Counts::new();
     for theirs in strace::read(&log)?.into_iter().filter(|s| s.utc_ns < end_ns) {
@@ -128,12 +120,14 @@ fn compare(world: &World, agent: &Agent, plan: &Plan, link: Link) -> Result<BTre
         }
     }
     let (mut charged, mut mischarged) = (0, Vec::new());
-    for line in seen.effects.iter().filter(|l| l.process.pid != tracer) {
+    for line in &seen.effects {
         let at = line.time.utc as u64;
         let Some(n) = turn(&made, at).filter(|_| at < end_ns) else {
             continue;
         };
-        if at < made[n].replied_ns {
+        // The system call that reads the request comes before the call.
+        let counted = matches!(*line.effect, Effect::Syscall { .. });
+        if at < made[n].replied_ns && !counted {
             let right = line.scope.certainty == Certainty::Certain
                 && line.scope.tool.as_deref() == Some(made[n].tool);
             charged += u64::from(right);
