@@ -49,7 +49,7 @@ const ASKED: usize = 64;
 
 /// What other threads found out.
 enum News {
-    Fact(Fact),
+    Fact(Box<Fact>),
     /// No kernel program still writes the map that was active at this time.
     Settled(u64),
     Clients(Arc<clients::Configured>),
@@ -314,7 +314,7 @@ impl Agent {
                 tokio::task::spawn_blocking(move || {
                     let found = identity::resolve(&asked, &configured);
                     // The loop is gone: so is the use of this.
-                    let _unused = news.blocking_send(News::Fact(Fact::Identity(found)));
+                    let _unused = news.blocking_send(News::Fact(Box::new(Fact::Identity(found))));
                 });
             }
         }

@@ -163,7 +163,7 @@ pub extern "C" fn check_blind(fd: u64, how: u64) -> u64 {
             return 0;
         }
         let r = (&raw mut (*s).bytes).cast::<Blind>();
-        begin_record(&raw mut (*r).header, call, kind::BLIND, new_id(call.at), 0);
+        begin_record(&raw mut (*r).header, call, kind::BLIND, new_id(call.at, kind::BLIND), 0);
         (*r).channel = key;
         (*r).how = how as u32;
         (*r).side = if request { side::REQUEST } else { side::REPLY };
@@ -277,7 +277,7 @@ pub extern "C" fn next_chunk(side: u64) -> u64 {
     unsafe {
         let call = &(*s).call;
         let r = (&raw mut (*s).bytes).cast::<Chunk>();
-        begin_record(&raw mut (*r).header, call, kind::CHUNK, new_id(call.at), 0);
+        begin_record(&raw mut (*r).header, call, kind::CHUNK, new_id(call.at, kind::CHUNK), 0);
         (*r).channel = get(s, CHANNEL);
         (*r).position = position;
         (*r).cpu_ns = if side == u64::from(side::REQUEST) { cpu_time(call.task) } else { 0 };

@@ -53,7 +53,7 @@ pub extern "C" fn on_open(fd: u64) -> u64 {
     let name_hash: u32 = read(dentry + off!(dentry_name) + off!(qstr_hash));
     let kept: u32 = read(file + off!(file_flags));
     let flags = kept | (given_flags(call) & CREATION_FLAGS) as u32;
-    let id = new_id(call.at);
+    let id = new_id(call.at, kind::OPEN);
     // The name's hash and parent are part of the key: a renamed file is another file here.
     let key = AggKey {
         tgid: call.tgid as u32,
@@ -241,7 +241,7 @@ fn path_record(s: *mut Scratch, call: &Call, spec: u32) -> u64 {
     // SAFETY: the scratch buffer of this CPU, larger than the record and its four parts.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<PathOp>();
-        begin_record(&raw mut (*r).header, call, kind::PATH_OP, new_id(call.at), 0);
+        begin_record(&raw mut (*r).header, call, kind::PATH_OP, new_id(call.at, kind::PATH_OP), 0);
         (*r).op = op;
         (*r).arg = [low, high];
         (*r)._pad = 0;

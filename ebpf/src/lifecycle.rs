@@ -52,7 +52,16 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the scratch buffer of this CPU, larger than the record.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Fork>();
-        header(&raw mut (*r).header, kind::FORK, tgid, at, new_id(at), new.tree, epoch(tree, at), 0);
+        header(
+            &raw mut (*r).header,
+            kind::FORK,
+            tgid,
+            at,
+            new_id(at, kind::FORK),
+            new.tree,
+            epoch(tree, at),
+            0,
+        );
         (*r).child = child_tgid;
         (*r)._pad = 0;
         (*r).parent_start_ns = parent_start;
@@ -150,7 +159,7 @@ fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u
     // SAFETY: the scratch buffer of this CPU, larger than the record and its parts.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Exec>();
-        header(&raw mut (*r).header, kind::EXEC, tgid, at, new_id(at), proc.tree, epoch, 0);
+        header(&raw mut (*r).header, kind::EXEC, tgid, at, new_id(at, kind::EXEC), proc.tree, epoch, 0);
         (*r).parent = read(parent + off!(task_tgid));
         let leader: usize = read(parent + off!(task_group_leader));
         (*r).parent_start_ns = read(leader + off!(task_start_boottime));
@@ -245,7 +254,16 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     // SAFETY: a live map value; the scratch buffer of this CPU.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Exit>();
-        header(&raw mut (*r).header, kind::EXIT, tgid, at, new_id(at), (*proc).tree, epoch(tree, at), 0);
+        header(
+            &raw mut (*r).header,
+            kind::EXIT,
+            tgid,
+            at,
+            new_id(at, kind::EXIT),
+            (*proc).tree,
+            epoch(tree, at),
+            0,
+        );
         (*r).start_ns = (*proc).start_ns;
         (*r).cpu_ns = cpu_time(task as u64);
         (*r).max_rss = read::<u64>(signal + off!(signal_maxrss)) << 12;

@@ -96,7 +96,7 @@ fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
         return ALLOW;
     };
     let at = now();
-    let id = new_id(at);
+    let id = new_id(at, kind::NET);
     // SAFETY: the program's context; live map values.
     let (cookie, tree_id, family, protocol, port) = unsafe {
         let a = ctx.sock_addr;

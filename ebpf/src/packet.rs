@@ -167,7 +167,7 @@ fn fill(h: *mut Header, seen: &Seen, kind: u16, at: u64, epoch: u32, id: u64, fl
 
 #[inline(always)]
 fn flow(seen: &Seen, at: u64, epoch: u32, out: bool) {
-    let id = new_id(at);
+    let id = new_id(at, kind::FLOW);
     let (bytes_out, bytes_in) = if out { (u64::from(seen.len), 0) } else { (0, u64::from(seen.len)) };
     let key = AggKey {
         tgid: seen.owner.tgid,
@@ -239,7 +239,7 @@ fn payload(ctx: &SkBuffContext, seen: &Seen, at: u64, epoch: u32, what: u32) {
             return;
         }
         let flags = if cut { abi::flag::TRUNCATED } else { 0 };
-        fill(r.cast(), seen, kind::PACKET, at, epoch, new_id(now()), flags);
+        fill(r.cast(), seen, kind::PACKET, at, epoch, new_id(now(), kind::PACKET), flags);
         (*r).packet.cookie = seen.cookie;
         (&raw mut (*r).packet.addr).cast::<[u64; 2]>().write_unaligned(seen.addr);
         (*r).packet.what = what;

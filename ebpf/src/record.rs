@@ -78,11 +78,13 @@ pub fn add(p: *mut u64, n: u64) {
     unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) p, in(reg) n, options(nostack)) };
 }
 
-/// A record id: unique because one CPU cannot take the same nanosecond twice.
+/// A record id: one CPU cannot take the same nanosecond twice, but one system call may give records of
+/// several kinds. Unique for 52 days, which is far longer than any id is remembered.
 #[inline(always)]
-pub fn new_id(at: u64) -> u64 {
+pub fn new_id(at: u64, kind: u16) -> u64 {
     // SAFETY: a helper without arguments.
-    at << 8 | u64::from(unsafe { bpf_get_smp_processor_id() } & 0xff)
+    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() } & 0xff);
+    at << 12 | u64::from(kind & 15) << 8 | cpu
 }
 
 /// Fills a header for the current process.

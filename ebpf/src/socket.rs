@@ -35,7 +35,7 @@ pub extern "C" fn on_unix(class: u64) -> u64 {
     // SAFETY: the scratch buffer of this CPU, larger than the record and a name.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Unix>();
-        begin_record(&raw mut (*r).header, call, kind::UNIX, new_id(call.at), 0);
+        begin_record(&raw mut (*r).header, call, kind::UNIX, new_id(call.at, kind::UNIX), 0);
         (*r).op = if connect { net_op::CONNECT } else { net_op::BIND };
         (*r).result = call.ret as i32;
         (*s).len = size_of::<Unix>() as u64;
@@ -143,7 +143,7 @@ fn net_record(call: &Call, fd: u32, op: u32) -> u64 {
         return 0;
     }
     let Some(s) = scratch(SYSCALLS) else { return 0 };
-    let id = new_id(call.at);
+    let id = new_id(call.at, kind::NET);
     // SAFETY: the scratch buffer of this CPU, larger than the record.
     unsafe {
         let r = (&raw mut (*s).bytes).cast::<Net>();

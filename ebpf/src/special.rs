@@ -17,7 +17,7 @@ pub extern "C" fn on_special() -> u64 {
     unsafe {
         let call = &(*s).call;
         let r = (&raw mut (*s).bytes).cast::<Special>();
-        begin_record(&raw mut (*r).header, call, kind::SPECIAL, new_id(call.at), 0);
+        begin_record(&raw mut (*r).header, call, kind::SPECIAL, new_id(call.at, kind::SPECIAL), 0);
         (*r).args[0] = arg(call, 0);
         (*r).args[1] = arg(call, 1);
         (*r).args[2] = arg(call, 2);

@@ -89,7 +89,7 @@ pub extern "C" fn count_call() -> u64 {
     let Some(s) = scratch(SYSCALLS) else { return 0 };
     // SAFETY: the scratch buffer of this CPU.
     let call = unsafe { &(*s).call };
-    let id = new_id(call.at);
+    let id = new_id(call.at, kind::SYSCALL);
     let key = AggKey {
         tgid: call.tgid as u32,
         epoch: call.epoch as u32,

@@ -45,7 +45,7 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
     let request = unsafe { *args } as usize;
     let opcode = u32::from(read::<u8>(request + off!(uring_opcode)));
     let at = now();
-    let id = new_id(at);
+    let id = new_id(at, kind::URING);
     let epoch = epoch(tree, at);
     // SAFETY: a live map value.
     let tree_id = unsafe { (*proc).tree };
@@ -86,7 +86,7 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
             return 0;
         }
         let r = (&raw mut (*s).bytes).cast::<Blind>();
-        header(r.cast(), kind::BLIND, tgid, at, new_id(now()), tree_id, epoch, 0);
+        header(r.cast(), kind::BLIND, tgid, at, new_id(now(), kind::BLIND), tree_id, epoch, 0);
         (*r).channel = (*tree).request;
         (*r).how = 0x10000 + opcode;
         (*r).side = if request_side { side::REQUEST } else { side::REPLY };

@@ -93,6 +93,7 @@ impl Configured {
     }
 
     /// Which configured server a chain of processes is: their command lines, root first.
+    #[cfg(test)]
     pub(crate) fn find(&self, uid: u32, argvs: &[Vec<String>]) -> Option<&ConfiguredServer> {
         matching::best(&self.servers, uid, argvs, &matching::Hints::default())
     }
@@ -108,11 +109,6 @@ impl Configured {
         dirs: &[PathBuf],
     ) -> Option<&ConfiguredServer> {
         matching::best(&self.servers, uid, argvs, &matching::Hints { client, dirs })
-    }
-
-    /// Whether there is something to look up.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.servers.is_empty()
     }
 
     fn problem(&mut self, file: &Path, reason: impl Into<String>) {

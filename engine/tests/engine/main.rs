@@ -3,5 +3,6 @@
 
 mod attribution;
 mod common;
+mod golden;
 mod properties;
 mod schema;
