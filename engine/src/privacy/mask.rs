@@ -94,7 +94,6 @@ impl Masker {
             if let Token::Line(_) = step.token {
                 self.scanner.line_start();
                 self.abandon();
-                id = 0..0;
             }
             if !self.include_arguments {
                 match step.token {
