@@ -244,10 +244,10 @@ fn long_and_deep_lines_need_no_memory() {
     assert_eq!(push(&mut framer, b"}\n", 1).len(), 1);
     // Down there, too, values follow each other.
     for inner in ["{\"a\":1,\"b\":[2,3],\"c\":{}}", "[1,{\"a\":\"b\"},[],true,null]"] {
-        let line = format!("{{\"a\":{}{inner}{},\"id\":1}}\n", "[".repeat(70), "]".repeat(70));
-        assert_eq!(short(&push(&mut framer, line.as_bytes(), 1)), ["1 -"]);
-        let line = line.replace("[[[[[[", "{\"x\":[{\"x\":[{\"x\":[").replace("]]]]]]", "]}]}]}");
-        assert_eq!(short(&push(&mut framer, line.as_bytes(), 1)), ["1 -"]);
+        for (open, close) in [("[", "]"), ("{\"x\":", "}"), ("[{\"x\":", "}]")] {
+            let line = format!("{{\"a\":{}{inner}{},\"id\":1}}\n", open.repeat(70), close.repeat(70));
+            assert_eq!(short(&push(&mut framer, line.as_bytes(), 1)), ["1 -"]);
+        }
     }
     // And what follows is framed as ever.
     assert_eq!(short(&push(&mut framer, b"{\"id\":1}\n", 1)), ["1 -"]);
