@@ -87,6 +87,10 @@ fn flood() -> Result<()> {
     })?;
     agent.warm()?;
     let dir = tempfile::tempdir()?;
+    // Made here, so that the tree does nothing but flood.
+    for n in 0..4096 {
+        std::fs::write(dir.path().join(format!("f{n}")), b"")?;
+    }
     let mut client = Client::start(Command::new(program("flooder")?), Manner::default())?;
     let arguments = json!({"seconds": seconds(), "workers": 2, "dir": dir.path()});
     let (id, line) = client.compose("flood", &arguments);
