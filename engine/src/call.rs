@@ -1,6 +1,9 @@
 //! One call from request to summary.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use crate::{
     charge::CallInfo,
@@ -21,8 +24,15 @@ pub(crate) enum Stage {
     Cancelled { until: u64 },
     /// Replied: a candidate until the settling time has passed.
     Settling { until: u64 },
-    /// Settled: waits for the kernel's counts and the process's usage, at most until this time.
-    Closing { until: u64, drained: bool, measured: bool },
+}
+
+/// A settled call that waits for the kernel's counts and the process's usage.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    pub(crate) call: Call,
+    pub(crate) settled_ns: u64,
+    pub(crate) drained: bool,
+    pub(crate) measured: bool,
 }
 
 /// What was done in a call, as far as it is charged with certainty.
@@ -33,7 +43,6 @@ pub(crate) struct Tally {
     pub(crate) connects: u64,
     pub(crate) children: u64,
     pub(crate) effects: u64,
-    pub(crate) ambiguous: u64,
     pub(crate) bytes_out: u64,
     pub(crate) bytes_in: u64,
     pub(crate) child_cpu_ns: u64,
@@ -98,7 +107,6 @@ impl Call {
         match self.stage {
             Stage::InFlight => true,
             Stage::Cancelled { until } | Stage::Settling { until } => now < until,
-            Stage::Closing { .. } => false,
         }
     }
 
@@ -130,7 +138,7 @@ impl Call {
             connects: t.connects,
             children: t.children,
             effects: t.effects,
-            ambiguous_effects: t.ambiguous,
+            ambiguous_effects: self.info.ambiguous.load(Relaxed),
             request_bytes: self.request_bytes,
             reply_bytes: self.reply_bytes,
             overlapped: self.overlapped,

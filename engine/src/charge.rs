@@ -3,21 +3,32 @@
 //! A [`Charge`] is a set of possibilities: calls, and at most one of startup or ambient. One
 //! possibility is certain; several calls of one tool are certain for the tool; the rest is ambiguous.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use crate::output::{Basis, CallRef, Candidate, Certainty, Scope, ScopeKind};
 
 /// What stays known of a call for as long as anything is charged to it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct CallInfo {
     /// Counts the calls of a server from 1.
     pub(crate) number: u64,
     pub(crate) tool: Arc<str>,
     /// JSON-RPC id.
-    pub(crate) id: serde_json::Value,
+    id: serde_json::Value,
+    /// Its form among others. Under load a set may have hundreds of members, and there is a new set
+    /// with every message: they share this.
+    candidate: Arc<Candidate>,
+    /// Effects that may belong to it. Counted here, so that a member of a large set is not searched for.
+    pub(crate) ambiguous: AtomicU64,
 }
 
 impl CallInfo {
+    pub(crate) fn new(number: u64, tool: &str, id: serde_json::Value) -> Self {
+        let call = Some(CallRef { number, request_id: id.clone() });
+        let candidate = Arc::new(Candidate { kind: ScopeKind::Call, tool: Some(tool.to_owned()), call });
+        Self { number, tool: tool.into(), id, candidate, ambiguous: AtomicU64::new(0) }
+    }
+
     pub(crate) fn call_ref(&self) -> CallRef {
         CallRef { number: self.number, request_id: self.id.clone() }
     }
@@ -96,15 +107,8 @@ fn scope(base: Option<Base>, calls: &[Arc<CallInfo>], basis: Basis) -> Scope {
         }
         _ => {}
     }
-    let mut candidates: Vec<_> = calls
-        .iter()
-        .map(|c| Candidate {
-            kind: ScopeKind::Call,
-            tool: Some(c.tool.to_string()),
-            call: Some(c.call_ref()),
-        })
-        .collect();
-    candidates.extend(base.map(|b| Candidate { kind: b.kind(), tool: None, call: None }));
+    let mut candidates: Vec<_> = calls.iter().map(|c| Arc::clone(&c.candidate)).collect();
+    candidates.extend(base.map(|b| Arc::new(Candidate { kind: b.kind(), tool: None, call: None })));
     let one_tool = base.is_none() && calls.windows(2).all(|w| w[0].tool == w[1].tool);
     if one_tool {
         let tool = calls.first().map(|c| c.tool.to_string());
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     fn call(number: u64, tool: &str) -> Arc<CallInfo> {
-        Arc::new(CallInfo { number, tool: tool.into(), id: number.into() })
+        Arc::new(CallInfo::new(number, tool, number.into()))
     }
 
     #[test]

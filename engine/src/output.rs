@@ -131,7 +131,7 @@ pub struct Scope {
     /// Why.
     pub basis: Basis,
     /// All that it may belong to, when there is more than one possibility.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<Arc<Candidate>>,
 }
 
 /// Kind of a scope.

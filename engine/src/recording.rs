@@ -6,6 +6,7 @@
 //!   1 record: digests: u16, 16 bytes each, then the record as the kernel wrote it, values masked
 //!   2 tick:   nothing
 //!   3 fact:   JSON
+//!   4 aggregate (a fact that is frequent): id, count, bytes out, bytes in, u64 each
 //! ```
 //! All integers are little-endian.
 
@@ -15,7 +16,7 @@ use crate::input::{Digest, Fact, Input};
 
 const MAGIC: &[u8; 6] = b"TWREC\n";
 /// Version of the format; it also changes whenever `abi::ABI` does.
-pub const VERSION: u16 = 1 << 8 | abi::ABI;
+pub const VERSION: u16 = 2 << 8 | abi::ABI;
 /// A frame is never longer: a record is at most 20 KiB, a fact a few.
 const FRAME: usize = 1 << 20;
 const HEAD: usize = 13;
@@ -73,6 +74,10 @@ pub fn write(input: Input<'_>, out: &mut Vec<u8>) {
             out.extend(bytes);
         }
         Input::Tick { now_ns } => head(2, now_ns),
+        Input::Fact { now_ns, fact: Fact::Aggregate { id, count, bytes_out, bytes_in } } => {
+            head(4, now_ns);
+            [id, count, bytes_out, bytes_in].iter().for_each(|n| out.extend(n.to_le_bytes()));
+        }
         Input::Fact { now_ns, fact } => {
             head(3, now_ns);
             // Facts are plain data: serialising them into memory cannot fail.
@@ -81,6 +86,12 @@ pub fn write(input: Input<'_>, out: &mut Vec<u8>) {
     }
     let len = (out.len() - start - HEAD) as u32;
     out[start + 1..start + 5].copy_from_slice(&len.to_le_bytes());
+}
+
+fn u64_of(bytes: &[u8]) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(bytes);
+    u64::from_le_bytes(eight)
 }
 
 /// Reads a recording from memory.
@@ -121,9 +132,7 @@ impl<'a> Reader<'a> {
         }
         let head = self.bytes.get(self.at..self.at + HEAD).ok_or_else(cut)?;
         let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let mut eight = [0; 8];
-        eight.copy_from_slice(&head[5..]);
-        let now_ns = u64::from_le_bytes(eight);
+        let now_ns = u64_of(&head[5..]);
         if len > FRAME {
             return Err(damaged(format!("{len} bytes long, more than any frame")));
         }
@@ -147,6 +156,14 @@ impl<'a> Reader<'a> {
             3 => {
                 self.fact = serde_json::from_slice(body)
                     .map_err(|e| damaged(format!("its fact is not readable: {e}")))?;
+                Ok(Some(Input::Fact { now_ns, fact: &self.fact }))
+            }
+            4 => {
+                let words: Vec<u64> = body.chunks_exact(8).map(u64_of).collect();
+                let [id, count, bytes_out, bytes_in] = words[..] else {
+                    return Err(damaged("an aggregate has four words".into()));
+                };
+                self.fact = Fact::Aggregate { id, count, bytes_out, bytes_in };
                 Ok(Some(Input::Fact { now_ns, fact: &self.fact }))
             }
             other => Err(damaged(format!("unknown kind {other}"))),

@@ -1,13 +1,13 @@
 //! One MCP server: its calls in flight, and the window that effects fall into.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
 
 use crate::{
-    call::{Call, Stage},
+    call::{Call, Closing, Stage},
     charge::{Base, CallInfo, Charge},
     input::Identity,
     mcp::{Id, Message},
@@ -20,6 +20,8 @@ const IN_FLIGHT: usize = 1024;
 const CANCELLED_NS: u64 = 5_000_000_000;
 /// After bytes of the request side were missed, a call may run that nobody saw begin.
 const BLUR_NS: u64 = 1_000_000_000;
+/// A settled call waits this long for counts and usage.
+const CLOSING_NS: u64 = 1_000_000_000;
 /// Lines of client writes remembered as proof.
 const PROOFS: usize = 4096;
 
@@ -64,7 +66,10 @@ pub(crate) struct Server {
     pub(crate) protocol: Option<String>,
     pub(crate) claimed_version: Option<String>,
     pub(crate) channel: ChannelState,
+    /// Calls that effects may still belong to by time.
     pub(crate) calls: Vec<Call>,
+    /// Settled calls by number, until they are summed up.
+    pub(crate) closing: BTreeMap<u64, Closing>,
     next_number: u64,
     others: Vec<Other>,
     startup: bool,
@@ -92,6 +97,7 @@ impl Server {
             claimed_version: None,
             channel: ChannelState::Followed,
             calls: Vec::new(),
+            closing: BTreeMap::new(),
             next_number: 1,
             others: Vec::new(),
             startup: true,
@@ -161,8 +167,8 @@ impl Server {
         match (method, m.id) {
             ("tools/call", Some(id)) => {
                 self.startup = false;
-                let tool = m.tool.unwrap_or_default();
-                let info = CallInfo { number: self.next_number, tool: tool.into(), id: id_value(&id) };
+                let info =
+                    CallInfo::new(self.next_number, m.tool.as_deref().unwrap_or_default(), id_value(&id));
                 self.next_number += 1;
                 let mut overlapped = false;
                 for other in &mut self.calls {
@@ -256,6 +262,43 @@ impl Server {
         } else if let Some(other) = self.others.iter_mut().find(|o| o.id == *id && o.until == u64::MAX) {
             other.until = at.saturating_add(settle_ns);
         }
+    }
+
+    /// A call that is not summed up yet, by number.
+    pub(crate) fn find(&mut self, number: u64) -> Option<(&mut Call, bool)> {
+        if let Some(c) = self.closing.get_mut(&number) {
+            return Some((&mut c.call, true));
+        }
+        let call = self.calls.iter_mut().find(|c| c.info.number == number)?;
+        let replied = matches!(call.stage, Stage::Settling { .. });
+        Some((call, replied))
+    }
+
+    /// Moves calls that have settled on. Returns the processes to be measured for them.
+    pub(crate) fn settle(&mut self, now: u64) -> Vec<u32> {
+        let mut readers = Vec::new();
+        let mut i = 0;
+        while i < self.calls.len() {
+            if self.calls[i].stage != Stage::InFlight && !self.calls[i].is_candidate(now) {
+                let call = self.calls.remove(i);
+                if !readers.contains(&call.reader) {
+                    readers.push(call.reader);
+                }
+                let closing = Closing { settled_ns: now, drained: false, measured: false, call };
+                self.closing.insert(closing.call.info.number, closing);
+            } else {
+                i += 1;
+            }
+        }
+        readers
+    }
+
+    /// Takes the next call that is complete, or has waited long enough.
+    pub(crate) fn complete(&mut self, now: u64) -> Option<Call> {
+        let first = self.closing.first_entry()?;
+        let c = first.get();
+        let late = now >= c.settled_ns.saturating_add(CLOSING_NS);
+        (c.drained && c.measured || late).then(|| first.remove().call)
     }
 
     /// Ends all calls that still wait: the server is gone.

@@ -107,10 +107,11 @@ impl Engine {
             p.birth = Birth::Window;
         }
         if let Some(server) = &mut tree.server {
-            for call in server.calls.iter_mut().filter(|c| c.reader == tgid && c.cpu_end_ns.is_none()) {
-                if matches!(call.stage, Stage::Settling { .. } | Stage::Closing { .. }) {
-                    call.cpu_end_ns = Some(cpu_ns);
-                }
+            // The process slept until now: its CPU time is that of the calls before this one.
+            let settling = server.calls.iter_mut().filter(|c| matches!(c.stage, Stage::Settling { .. }));
+            let closing = server.closing.values_mut().rev().take_while(|c| !c.measured).map(|c| &mut c.call);
+            for call in settling.chain(closing).filter(|c| c.reader == tgid) {
+                call.cpu_end_ns.get_or_insert(cpu_ns);
             }
         }
         for frame in frames.drain(..) {

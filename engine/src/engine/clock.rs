@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    CLOSING_NS, Engine, IDENTITY_NS, QUIET_NS,
+    Engine, IDENTITY_NS, QUIET_NS,
     lines::{announce, emit, finish},
 };
 use crate::{
-    call::{Call, Stage},
     input::Identity,
     output::{Line, Output, Request, ServerEvent},
 };
@@ -50,38 +49,20 @@ impl Engine {
         for server in self.trees.values_mut().filter_map(|t| t.server.as_mut()).filter(|s| s.reader == tgid) {
             let peak = if peak_rss > server.peak_rss { peak_rss } else { rss };
             server.peak_rss = server.peak_rss.max(peak_rss);
-            for call in server.calls.iter_mut().filter(|c| c.reader == tgid) {
-                if let Stage::Closing { measured, .. } = &mut call.stage
-                    && !*measured
-                {
-                    *measured = true;
-                    call.peak_rss = peak;
-                    call.cpu_end_ns.get_or_insert(cpu_ns);
-                }
+            // Calls are measured in order: those that are not yet stand at the end.
+            for c in server.closing.values_mut().rev().take_while(|c| !c.measured) {
+                c.measured = true;
+                c.call.peak_rss = peak;
+                c.call.cpu_end_ns.get_or_insert(cpu_ns);
             }
         }
-        self.for_closing(out, |_| {});
+        self.tell_complete(out);
     }
 
-    /// Changes calls that are closing, and tells those that are complete.
-    pub(super) fn for_closing(&mut self, out: &mut Vec<Output>, mut change: impl FnMut(&mut Call)) {
-        let now = self.now_ns;
+    /// Tells the calls that are complete.
+    pub(super) fn tell_complete(&mut self, out: &mut Vec<Output>) {
         for tree in self.trees.values_mut() {
-            let Some(server) = &mut tree.server else {
-                continue;
-            };
-            let mut done = Vec::new();
-            let mut i = 0;
-            while i < server.calls.len() {
-                change(&mut server.calls[i]);
-                match server.calls[i].stage {
-                    Stage::Closing { until, drained, measured } if drained && measured || now >= until => {
-                        done.push(server.calls.remove(i));
-                    }
-                    _ => i += 1,
-                }
-            }
-            for call in done {
+            while let Some(call) = tree.server.as_mut().and_then(|s| s.complete(self.now_ns)) {
                 finish(self.utc_minus_boot_ns, tree, call, out);
             }
         }
@@ -89,8 +70,7 @@ impl Engine {
 
     pub(super) fn on_stop(&mut self, out: &mut Vec<Output>) {
         let now = self.now_ns;
-        let mut ids: Vec<u64> = self.trees.keys().copied().collect();
-        ids.sort_unstable();
+        let ids: Vec<u64> = self.trees.keys().copied().collect();
         for id in ids {
             let Some(tree) = self.trees.get_mut(&id) else {
                 continue;
@@ -99,12 +79,13 @@ impl Engine {
                 continue;
             };
             server.abandon(now);
-            let calls = std::mem::take(&mut server.calls);
+            server.settle(now);
+            let closing = std::mem::take(&mut server.closing);
             if !server.announced {
                 announce(tree, self.utc_minus_boot_ns, out);
             }
-            for call in calls {
-                finish(self.utc_minus_boot_ns, tree, call, out);
+            for c in closing.into_values() {
+                finish(self.utc_minus_boot_ns, tree, c.call, out);
             }
         }
     }
@@ -114,9 +95,7 @@ impl Engine {
         let mut drain = false;
         let mut quiet = Vec::new();
         let mut ended = Vec::new();
-        // In order of age, so that the same inputs give the same outputs.
-        let mut ids: Vec<u64> = self.trees.keys().copied().collect();
-        ids.sort_unstable();
+        let ids: Vec<u64> = self.trees.keys().copied().collect();
         for id in ids {
             let Some(tree) = self.trees.get_mut(&id) else {
                 continue;
@@ -127,18 +106,9 @@ impl Engine {
                 }
                 continue;
             };
-            for call in &mut server.calls {
-                if let Stage::Settling { until } | Stage::Cancelled { until } = call.stage
-                    && now >= until
-                {
-                    call.stage = Stage::Closing {
-                        until: now.saturating_add(CLOSING_NS),
-                        drained: false,
-                        measured: false,
-                    };
-                    drain = true;
-                    out.push(Output::Request(Request::Measure { tgid: call.reader }));
-                }
+            for tgid in server.settle(now) {
+                drain = true;
+                out.push(Output::Request(Request::Measure { tgid }));
             }
             if !server.announced && now.saturating_sub(server.found_ns) > IDENTITY_NS {
                 announce(tree, self.utc_minus_boot_ns, out);
@@ -151,7 +121,7 @@ impl Engine {
                     tree.ended_ns = Some(now);
                     drain = true;
                 }
-                if server.calls.is_empty() && tree.counted {
+                if server.calls.is_empty() && server.closing.is_empty() && tree.counted {
                     ended.push(id);
                 }
             }
@@ -162,7 +132,7 @@ impl Engine {
         for id in quiet {
             self.dismiss(id, out);
         }
-        self.for_closing(out, |_| {});
+        self.tell_complete(out);
         for id in ended {
             let time = self.time(now);
             if let Some(tree) = self.trees.get_mut(&id)

@@ -1,10 +1,10 @@
 //! Lines on their way out: counted for their calls, held until the server is known.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
-    call::{Call, Stage},
-    charge::{CallInfo, Charge},
+    call::Call,
+    charge::Charge,
     output::{Basis, Effect, Line, LostLine, Output, ServerEvent, Time},
     server::Server,
     tree::{HELD_LINES, Tree},
@@ -13,26 +13,20 @@ use crate::{
 /// Counts an effect for the calls that it may belong to. True when it is certain to belong to one that
 /// had replied before.
 pub(super) fn tally(server: &mut Server, charge: &Charge, effect: &Effect, count: u64) -> bool {
-    let find =
-        |calls: &mut Vec<Call>, info: &Arc<CallInfo>| calls.iter().position(|c| c.info.number == info.number);
     if let Some(info) = charge.certain_call() {
-        let Some(at) = find(&mut server.calls, info) else {
+        let Some((call, replied)) = server.find(info.number) else {
             return true;
         };
-        let call = &mut server.calls[at];
         let window = charge.scope.basis == Basis::Window;
         // A server that ends within a call did not use all its CPU time for it.
         if !(window && matches!(effect, Effect::Exit { .. })) {
             call.tally.add(effect, count);
         }
-        return matches!(call.stage, Stage::Settling { .. } | Stage::Closing { .. });
+        return replied;
     }
     if !matches!(effect, Effect::Syscall { .. }) {
         for info in charge.calls.iter() {
-            if let Some(at) = find(&mut server.calls, info) {
-                let tally = &mut server.calls[at].tally;
-                tally.ambiguous = tally.ambiguous.saturating_add(count);
-            }
+            info.ambiguous.fetch_add(count, Relaxed);
         }
     }
     false

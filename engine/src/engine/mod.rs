@@ -11,10 +11,12 @@ mod clock;
 mod effects;
 mod lines;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
-    call::Stage,
     charge::{Base, Charge},
     input::{Fact, Input},
     mcp::Frame,
@@ -27,8 +29,6 @@ use crate::{
 const QUIET_NS: u64 = 60_000_000_000;
 /// A server is announced without its identity after this long.
 const IDENTITY_NS: u64 = 500_000_000;
-/// A call waits this long for counts and usage.
-const CLOSING_NS: u64 = 1_000_000_000;
 /// Records announced this long before a drain may still be counted after it.
 const DRAIN_SLACK_NS: u64 = 100_000_000;
 /// Names bound to addresses, and questions awaited, a server.
@@ -75,7 +75,8 @@ pub struct Engine {
     include_arguments: bool,
     attached_ns: Option<u64>,
     procs: HashMap<u32, Proc>,
-    trees: HashMap<u64, Tree>,
+    /// In order of age, so that the same inputs give the same outputs.
+    trees: BTreeMap<u64, Tree>,
     announced: HashMap<u64, Announced>,
     lost: HashMap<String, u64>,
     next_effect: u64,
@@ -144,13 +145,15 @@ impl Engine {
                 for tree in self.trees.values_mut() {
                     tree.counted |= tree.ended_ns.is_some_and(|ended| ended <= *up_to_ns);
                 }
-                self.for_closing(out, |call| {
-                    if let Stage::Closing { until, drained, .. } = &mut call.stage
-                        && *until <= up_to_ns.saturating_add(CLOSING_NS)
-                    {
-                        *drained = true;
-                    }
-                });
+                for c in self
+                    .trees
+                    .values_mut()
+                    .filter_map(|t| t.server.as_mut())
+                    .flat_map(|s| s.closing.values_mut())
+                {
+                    c.drained |= c.settled_ns <= *up_to_ns;
+                }
+                self.tell_complete(out);
             }
             Fact::Usage { tgid, cpu_ns, rss, peak_rss } => {
                 self.on_usage(*tgid, *cpu_ns, *rss, *peak_rss, out)
