@@ -343,11 +343,8 @@ fn receive(from: OwnedFd, to: Arc<Mutex<Option<File>>>) -> Receiver<Reply> {
             let body: Value = serde_json::from_slice(&line).unwrap_or_default();
             line.clear();
             match (body.get("id"), body.get("method")) {
-                (Some(_), None) => {
-                    if tx.send(Reply { body, at_ns }).is_err() {
-                        return;
-                    }
-                }
+                (Some(_), None) if tx.send(Reply { body, at_ns }).is_err() => return,
+                (Some(_), None) => {}
                 (Some(id), Some(method)) => {
                     let answer = match method.as_str() {
                         Some("roots/list") => json!({"roots": []}),

@@ -94,6 +94,13 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
             Act::Flow { .. } => flow(truth, truths, seen),
             _ => take(truth, &mut groups, &by_pid, seen),
         };
+        for &n in lines.iter().flatten() {
+            let candidates = seen.effects[n].scope.candidates.len() as u64;
+            if candidates > 0 {
+                verdict.candidates[0] += 1;
+                verdict.candidates[1] += candidates;
+            }
+        }
         let charges = lines.iter().flatten().map(|&n| {
             let scope = &seen.effects[n].scope;
             charge(scope, &truth.tool, &truth.request_id)

@@ -23,6 +23,7 @@ fn scope(call: Option<u64>, certainty: Certainty, candidates: &[u64]) -> Scope {
         candidates: candidates
             .iter()
             .map(|&id| Candidate { kind: ScopeKind::Call, tool: Some("t".into()), call: Some(reference(id)) })
+            .map(std::sync::Arc::new)
             .collect(),
     }
 }

@@ -65,7 +65,7 @@ impl Map {
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset + 4 <= self.len && offset % 4 == 0, "inside the map");
+        assert!(offset + 4 <= self.len && offset.is_multiple_of(4), "inside the map");
         // SAFETY: inside the mapping and aligned (just checked); the kernel writes these words
         // atomically.
         unsafe { &*self.at.add(offset).cast::<AtomicU32>() }

@@ -50,6 +50,8 @@ pub struct Verdict {
     pub lineage: Tally,
     /// In-process acts after the reply that the scheduler delayed past the settling time.
     pub delayed: u64,
+    /// Lines with candidates, and how many candidates those have.
+    pub candidates: [u64; 2],
     /// Occurrences counted beyond those that were done.
     pub extra: u64,
     /// The first few acts that were not seen or not charged right.
@@ -83,6 +85,9 @@ impl Verdict {
         }
         self.delayed += other.delayed;
         self.extra += other.extra;
+        for (mine, theirs) in self.candidates.iter_mut().zip(other.candidates) {
+            *mine += theirs;
+        }
         self.notes.extend(other.notes);
     }
 
@@ -110,6 +115,11 @@ impl Verdict {
         row("all", &self.total);
         row("lines by lineage", &self.lineage);
         self.exceptions.iter().for_each(|(k, t)| row(k, t));
+        let [lines, candidates] = self.candidates;
+        if lines > 0 {
+            let mean = candidates as f64 / lines as f64;
+            out += &format!("candidates of an effect that has some: {mean:.1} on average\n");
+        }
         out += &format!("counted beyond what was done: {}\n", self.extra);
         for note in self.notes.iter().take(NOTES) {
             out.push_str(note);

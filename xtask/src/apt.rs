@@ -50,18 +50,14 @@ pub(crate) fn install(steps: &Steps, packages: &[&str], why: &str) -> Result<()>
         return Ok(());
     }
     let list = packages.join(" ");
-    let by_hand = format!(
-        "run `apt-get install --no-install-recommends {list}` as root, then this command again"
-    );
+    let by_hand =
+        format!("run `apt-get install --no-install-recommends {list}` as root, then this command again");
     ensure!(
         on_path("apt-get").is_some(),
         "{why} needs the Debian packages {list}, and this machine has no apt-get: install their \
          like by hand"
     );
-    ensure!(
-        is_root()?,
-        "{why} needs Debian packages and installing them needs root: {by_hand}"
-    );
+    ensure!(is_root()?, "{why} needs Debian packages and installing them needs root: {by_hand}");
     if packages.iter().any(|package| !offers(package)) {
         update(steps)?;
     }

@@ -29,11 +29,7 @@ pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
 
 /// The agent, the oracle server and the other programs, as they are shipped.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    check(
-        workspace
-            .cargo()
-            .args(["build", "--release", "--package=agent", "--package=e2e"]),
-    )
+    check(workspace.cargo().args(["build", "--release", "--package=agent", "--package=e2e"]))
 }
 
 fn start(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {

@@ -20,29 +20,20 @@ const NPM_SERVERS: [(&str, &str); 3] = [
     ("@modelcontextprotocol/server-everything", "2026.8.31"),
     ("@modelcontextprotocol/server-memory", "2026.8.31"),
 ];
-const PYPI_SERVERS: [(&str, &str); 3] = [
-    ("mcp-server-git", "2026.10.19"),
-    ("mcp-server-fetch", "2026.10.24"),
-    ("mcp-server-time", "2026.10.19"),
-];
+const PYPI_SERVERS: [(&str, &str); 3] =
+    [("mcp-server-git", "2026.10.19"), ("mcp-server-fetch", "2026.10.24"), ("mcp-server-time", "2026.10.19")];
 /// What the servers' own manifests ask for.
 const NODE: u32 = 18;
 const PYTHON: (u32, u32) = (3, 10);
 
 pub(crate) fn observer_there(_: &Workspace) -> Option<String> {
-    Some(format!(
-        "{}, {}",
-        on_path("git")?.display(),
-        on_path("strace")?.display()
-    ))
+    Some(format!("{}, {}", on_path("git")?.display(), on_path("strace")?.display()))
 }
 
 pub(crate) fn make_observer(_: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.begin("git and strace");
-    let wanted: Vec<&str> = ["git", "strace"]
-        .into_iter()
-        .filter(|program| on_path(program).is_none())
-        .collect();
+    let wanted: Vec<&str> =
+        ["git", "strace"].into_iter().filter(|program| on_path(program).is_none()).collect();
     apt::install(steps, &wanted, "the end-to-end stage")
 }
 
@@ -53,10 +44,7 @@ fn npm_dir(workspace: &Workspace) -> PathBuf {
 pub(crate) fn npm_there(workspace: &Workspace) -> Option<String> {
     node().ok().flatten()?;
     for (name, version) in NPM_SERVERS {
-        let manifest = npm_dir(workspace)
-            .join("node_modules")
-            .join(name)
-            .join("package.json");
+        let manifest = npm_dir(workspace).join("node_modules").join(name).join("package.json");
         let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest).ok()?).ok()?;
         (manifest.get("version")?.as_str()? == version).then_some(())?;
     }
@@ -72,10 +60,7 @@ pub(crate) fn make_npm(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
             .map(|(_, package)| package)
             .collect();
         apt::install(steps, &wanted, "running npm's MCP servers")?;
-        ensure!(
-            node()?.is_some(),
-            "nodejs is installed, but `node` is not on PATH"
-        );
+        ensure!(node()?.is_some(), "nodejs is installed, but `node` is not on PATH");
     }
     let dir = npm_dir(workspace);
     fs::create_dir_all(&dir)?;
@@ -83,21 +68,10 @@ pub(crate) fn make_npm(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     fs::write(dir.join("package.json"), "{ \"private\": true }\n")?;
     let mut npm = Command::new("npm");
     npm.current_dir(&dir)
-        .args([
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--save-exact",
-            "--ignore-scripts",
-        ])
+        .args(["install", "--no-audit", "--no-fund", "--save-exact", "--ignore-scripts"])
         .args(NPM_SERVERS.map(|(name, version)| format!("{name}@{version}")));
-    steps
-        .run(&mut npm)
-        .context("npm cannot install the servers (is its registry reachable?)")?;
-    ensure!(
-        npm_there(workspace).is_some(),
-        "npm succeeded, but not all servers are there"
-    );
+    steps.run(&mut npm).context("npm cannot install the servers (is its registry reachable?)")?;
+    ensure!(npm_there(workspace).is_some(), "npm succeeded, but not all servers are there");
     Ok(())
 }
 
@@ -125,15 +99,10 @@ pub(crate) fn pypi_there(workspace: &Workspace) -> Option<String> {
     let lib = fs::read_dir(venv.join("lib")).ok()?.next()?.ok()?.path();
     for (name, version) in PYPI_SERVERS {
         let info = format!("{}-{version}.dist-info", name.replace('-', "_"));
-        lib.join("site-packages")
-            .join(info)
-            .exists()
-            .then_some(())?;
+        lib.join("site-packages").join(info).exists().then_some(())?;
     }
     // The interpreter is a link to the system's, which an upgrade may have taken away.
-    venv.join("bin/python")
-        .exists()
-        .then(|| described(&PYPI_SERVERS))
+    venv.join("bin/python").exists().then(|| described(&PYPI_SERVERS))
 }
 
 pub(crate) fn make_pypi(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
@@ -141,11 +110,7 @@ pub(crate) fn make_pypi(workspace: &Workspace, steps: &mut Steps) -> Result<()> 
     let python = match python() {
         Some(python) => python,
         None => {
-            apt::install(
-                steps,
-                &["python3", "python3-venv"],
-                "running PyPI's MCP servers",
-            )?;
+            apt::install(steps, &["python3", "python3-venv"], "running PyPI's MCP servers")?;
             python().with_context(|| {
                 let (major, minor) = PYTHON;
                 format!("no python3 here is {major}.{minor} or later and has venv and ensurepip")
@@ -153,23 +118,11 @@ pub(crate) fn make_pypi(workspace: &Workspace, steps: &mut Steps) -> Result<()> 
         }
     };
     let venv = venv(workspace);
-    steps.run(
-        Command::new(&python)
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv),
-    )?;
+    steps.run(Command::new(&python).args(["-m", "venv", "--clear"]).arg(&venv))?;
     let mut pip = Command::new(venv.join("bin/python"));
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ])
-    .args(PYPI_SERVERS.map(|(name, version)| format!("{name}=={version}")));
-    steps
-        .run(&mut pip)
-        .context("pip cannot install the servers (is its index reachable?)")?;
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(PYPI_SERVERS.map(|(name, version)| format!("{name}=={version}")));
+    steps.run(&mut pip).context("pip cannot install the servers (is its index reachable?)")?;
     if pypi_there(workspace).is_none() {
         bail!("pip succeeded, but not all servers are there");
     }
@@ -179,8 +132,7 @@ pub(crate) fn make_pypi(workspace: &Workspace, steps: &mut Steps) -> Result<()> 
 /// A python that is new enough and can make a venv with pip; Debian splits that off.
 fn python() -> Option<PathBuf> {
     let (major, minor) = PYTHON;
-    let test =
-        format!("import sys, venv, ensurepip; sys.exit(sys.version_info < ({major}, {minor}))");
+    let test = format!("import sys, venv, ensurepip; sys.exit(sys.version_info < ({major}, {minor}))");
     [Path::new("python3"), Path::new("/usr/bin/python3")]
         .into_iter()
         .find(|python| output(Command::new(python).args(["-c", &test])).is_some())

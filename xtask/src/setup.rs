@@ -27,12 +27,8 @@ impl Part {
     }
 }
 
-const TOOLCHAIN: Part = Part {
-    name: "BPF toolchain",
-    there: toolchain::there,
-    steps: toolchain::STEPS,
-    make: toolchain::make,
-};
+const TOOLCHAIN: Part =
+    Part { name: "BPF toolchain", there: toolchain::there, steps: toolchain::STEPS, make: toolchain::make };
 
 const CLIPPY: Part = Part {
     name: "lints for the BPF target",
@@ -43,11 +39,7 @@ const CLIPPY: Part = Part {
 
 const DENY: Part = Part {
     name: "cargo-deny",
-    there: |workspace| {
-        tools::DENY
-            .is_there(workspace)
-            .then(|| tools::DENY.version.to_owned())
-    },
+    there: |workspace| tools::DENY.is_there(workspace).then(|| tools::DENY.version.to_owned()),
     steps: 1,
     make: |workspace, steps| {
         steps.begin("building cargo-deny (several minutes, once)");
@@ -59,9 +51,7 @@ const FUZZ: Part = Part {
     name: "cargo-fuzz",
     there: |workspace| {
         on_path("c++")?;
-        tools::FUZZ
-            .is_there(workspace)
-            .then(|| tools::FUZZ.version.to_owned())
+        tools::FUZZ.is_there(workspace).then(|| tools::FUZZ.version.to_owned())
     },
     steps: 1,
     make: |workspace, steps| {
@@ -77,26 +67,14 @@ const FUZZ: Part = Part {
     },
 };
 
-const OBSERVER: Part = Part {
-    name: "git and strace",
-    there: servers::observer_there,
-    steps: 1,
-    make: servers::make_observer,
-};
+const OBSERVER: Part =
+    Part { name: "git and strace", there: servers::observer_there, steps: 1, make: servers::make_observer };
 
-const NPM: Part = Part {
-    name: "MCP servers from npm",
-    there: servers::npm_there,
-    steps: 1,
-    make: servers::make_npm,
-};
+const NPM: Part =
+    Part { name: "MCP servers from npm", there: servers::npm_there, steps: 1, make: servers::make_npm };
 
-const PYPI: Part = Part {
-    name: "MCP servers from PyPI",
-    there: servers::pypi_there,
-    steps: 1,
-    make: servers::make_pypi,
-};
+const PYPI: Part =
+    Part { name: "MCP servers from PyPI", there: servers::pypi_there, steps: 1, make: servers::make_pypi };
 
 /// What a build needs.
 pub(crate) static BUILD: [Part; 1] = [TOOLCHAIN];
@@ -112,10 +90,7 @@ pub(crate) static E2E: [Part; 4] = [TOOLCHAIN, OBSERVER, NPM, PYPI];
 pub(crate) static ALL: [Part; 7] = [TOOLCHAIN, CLIPPY, DENY, FUZZ, OBSERVER, NPM, PYPI];
 
 /// Makes what is not there. Every part is tried, so that one run names all that is missing.
-pub(crate) fn run<'a>(
-    workspace: &Workspace,
-    parts: impl IntoIterator<Item = &'a Part>,
-) -> Result<()> {
+pub(crate) fn run<'a>(workspace: &Workspace, parts: impl IntoIterator<Item = &'a Part>) -> Result<()> {
     let started = Instant::now();
     let mut lacking = Vec::new();
     for part in parts {
@@ -140,10 +115,9 @@ pub(crate) fn run<'a>(
         before += part.steps;
         match (part.make)(workspace, &mut steps) {
             // A package manager may hold a thing for installed that somebody has deleted.
-            Ok(()) if (part.there)(workspace).is_none() => failed.push(format!(
-                "{}: installing it succeeded, yet it is not there",
-                part.name
-            )),
+            Ok(()) if (part.there)(workspace).is_none() => {
+                failed.push(format!("{}: installing it succeeded, yet it is not there", part.name))
+            }
             Ok(()) => {}
             Err(e) => failed.push(format!("{}: {e:#}", part.name)),
         }

@@ -33,10 +33,8 @@ const ORDER: [Stage; 4] = [Stage::Lint, Stage::Unit, Stage::Fuzz, Stage::E2e];
 
 /// Sets up, runs the stages, stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace, only: &[Stage], fuzz_seconds: u32) -> Result<()> {
-    let stages: Vec<Stage> = ORDER
-        .into_iter()
-        .filter(|stage| only.is_empty() || only.contains(stage))
-        .collect();
+    let stages: Vec<Stage> =
+        ORDER.into_iter().filter(|stage| only.is_empty() || only.contains(stage)).collect();
     if stages.contains(&Stage::E2e) {
         require_root("the end-to-end stage")
             .context("leave it out with `--only lint,unit,fuzz`, or be root")?;
@@ -75,9 +73,7 @@ fn parts(stages: &[Stage]) -> Vec<&'static Part> {
 }
 
 fn lint(workspace: &Workspace) -> Result<()> {
-    headed("format", || {
-        check(workspace.cargo().args(["fmt", "--all", "--check"]))
-    })?;
+    headed("format", || check(workspace.cargo().args(["fmt", "--all", "--check"])))?;
     headed("clippy", || {
         check(workspace.cargo().args([
             "clippy",
@@ -89,9 +85,7 @@ fn lint(workspace: &Workspace) -> Result<()> {
         ]))
     })?;
     headed("clippy for the BPF target", || {
-        let toolchain = Toolchain::read(&workspace.root)
-            .map_err(|e| anyhow!(e))?
-            .context(NOT_SET_UP)?;
+        let toolchain = Toolchain::read(&workspace.root).map_err(|e| anyhow!(e))?.context(NOT_SET_UP)?;
         let clippy = toolchain::cargo_clippy(&toolchain).context("no clippy for BPF")?;
         check(
             toolchain
@@ -106,21 +100,13 @@ fn lint(workspace: &Workspace) -> Result<()> {
     // Not `advisories`: they are not in the registry but in a git repository on another host, and
     // a test must give the same answer tomorrow. DEVELOPING.md says how to look at them.
     headed("licences, bans and sources of dependencies", || {
-        check(
-            workspace
-                .cargo_tool(tools::DENY)
-                .args(["check", "bans", "licenses", "sources"]),
-        )
+        check(workspace.cargo_tool(tools::DENY).args(["check", "bans", "licenses", "sources"]))
     })
 }
 
 fn unit(workspace: &Workspace) -> Result<()> {
     headed("unit, property and golden tests", || {
-        check(
-            workspace
-                .cargo()
-                .args(["test", "--workspace", "--exclude=ebpf", "--exclude=e2e"]),
-        )
+        check(workspace.cargo().args(["test", "--workspace", "--exclude=ebpf", "--exclude=e2e"]))
     })
 }
 
@@ -134,12 +120,7 @@ fn fuzz(workspace: &Workspace, duration: u32) -> Result<()> {
             let corpus = fuzz.join("corpus").join(target);
             fs::create_dir_all(&corpus)?;
             let seeds = fuzz.join("seeds").join(target);
-            ensure!(
-                seeds.is_dir(),
-                "{} has no seeds at {}",
-                target,
-                seeds.display()
-            );
+            ensure!(seeds.is_dir(), "{} has no seeds at {}", target, seeds.display());
             check(
                 workspace
                     .cargo_tool(tools::FUZZ)
@@ -157,12 +138,13 @@ fn fuzz(workspace: &Workspace, duration: u32) -> Result<()> {
 }
 
 fn e2e(workspace: &Workspace) -> Result<()> {
-    headed("build for the end-to-end tests", || {
-        programs::build(workspace)
-    })?;
+    headed("build for the end-to-end tests", || programs::build(workspace))?;
     headed("end-to-end tests", || {
+        // The same packages as were just built: cargo unifies features over the selected ones, and
+        // another selection would compile half of the dependencies again.
         check(workspace.cargo().args([
             "test",
+            "--package=agent",
             "--package=e2e",
             "--release",
             "--",
@@ -182,9 +164,7 @@ fn headed(title: &str, stage: impl FnOnce() -> Result<()>) -> Result<()> {
 
 /// Runs a command with its output where the person looks.
 pub(crate) fn check(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot run `{}`", shown(command)))?;
     ensure!(status.success(), "`{}`: {status}", shown(command));
     Ok(())
 }

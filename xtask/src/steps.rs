@@ -58,27 +58,16 @@ impl Steps {
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         self.note(format_args!("$ {}", shown(command)));
         let started = Instant::now();
-        let status = self.wait(
-            command.stdout(file.try_clone()?).stderr(file),
-            &log,
-            started,
-        )?;
+        let status = self.wait(command.stdout(file.try_clone()?).stderr(file), &log, started)?;
         if !status.success() {
-            bail!(
-                "`{}` failed ({status}):\n{}\n(all of it: {})",
-                shown(command),
-                tail(&log),
-                log.display()
-            );
+            bail!("`{}` failed ({status}):\n{}\n(all of it: {})", shown(command), tail(&log), log.display());
         }
         self.note(format_args!("done in {}", seconds(started.elapsed())));
         Ok(())
     }
 
     fn wait(&self, command: &mut Command, log: &Path, started: Instant) -> Result<ExitStatus> {
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot run `{}`", shown(command)))?;
+        let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
         let mut out = io::stdout();
         if !out.is_terminal() {
             return Ok(child.wait()?);
@@ -111,11 +100,7 @@ pub(crate) fn seconds(time: Duration) -> String {
 /// The command as a person could type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let mut text = program
-        .file_name()
-        .unwrap_or(program.as_os_str())
-        .to_string_lossy()
-        .into_owned();
+    let mut text = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     for arg in command.get_args() {
         text.push(' ');
         text.push_str(&arg.to_string_lossy());
@@ -127,10 +112,7 @@ fn tail(log: &Path) -> String {
     // Lossy: a progress bar may be cut within a character.
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text
-        .split(['\n', '\r'])
-        .filter(|l| !l.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.split(['\n', '\r']).filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..].join("\n")
 }
 

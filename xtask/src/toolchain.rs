@@ -24,10 +24,7 @@ use crate::{
 /// compiler, LLVM, linker, proof
 pub(crate) const STEPS: usize = 4;
 
-const LINKER: Tool = Tool {
-    name: "bpf-linker",
-    version: "0.13.0",
-};
+const LINKER: Tool = Tool { name: "bpf-linker", version: "0.13.0" };
 /// The LLVM versions that this bpf-linker has a feature for.
 const LINKER_LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
 /// rustc-web and its companions follow the stable releases within a Debian release.
@@ -45,12 +42,7 @@ struct Rust {
 
 /// The recorded toolchain, when nothing about it has changed since it was proved.
 pub(crate) fn there(workspace: &Workspace) -> Option<String> {
-    let Toolchain {
-        cargo,
-        rustc,
-        linker,
-        version,
-    } = Toolchain::read(&workspace.root).ok()??;
+    let Toolchain { cargo, rustc, linker, version } = Toolchain::read(&workspace.root).ok()??;
     let now = Rust::at(rustc, cargo)?;
     (now.version == version && is_program(&linker)).then(|| format!("{version}, bpf-linker"))
 }
@@ -84,10 +76,7 @@ pub(crate) fn make(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let llvm = llvm(steps, &rust)?;
     steps.note(format_args!("LLVM {llvm}"));
 
-    steps.begin(format_args!(
-        "building bpf-linker {} for LLVM {llvm} (about two minutes)",
-        LINKER.version
-    ));
+    steps.begin(format_args!("building bpf-linker {} for LLVM {llvm} (about two minutes)", LINKER.version));
     let feature = format!("llvm-{llvm}");
     LINKER.install(
         workspace,
@@ -114,11 +103,7 @@ impl Rust {
         let core = "lib/rustlib/src/rust/library/core/src/lib.rs";
         let fit = Path::new(&sysroot).join(core).exists()
             && minor(&version)? >= minor(concat!("rustc ", env!("CARGO_PKG_RUST_VERSION")))?;
-        fit.then_some(Self {
-            cargo,
-            rustc,
-            version,
-        })
+        fit.then_some(Self { cargo, rustc, version })
     }
 }
 
@@ -135,20 +120,13 @@ fn rust_here() -> Option<Rust> {
     beside
         .into_iter()
         .chain([distribution])
-        .chain(
-            rustup_toolchains()
-                .iter()
-                .filter_map(|name| rustup_paths(name)),
-        )
+        .chain(rustup_toolchains().iter().filter_map(|name| rustup_paths(name)))
         .find_map(|(rustc, cargo)| Rust::at(rustc, cargo))
 }
 
 fn rustup_toolchains() -> Vec<String> {
     let list = output(Command::new("rustup").args(["toolchain", "list", "--quiet"]));
-    list.unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    list.unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 fn rustup_paths(toolchain: &str) -> Option<(PathBuf, PathBuf)> {
@@ -173,9 +151,7 @@ fn install_rust(steps: &Steps) -> Result<Rust> {
                 if let Some(rust) = rustup_paths(&name).and_then(|(r, c)| Rust::at(r, c)) {
                     return Ok(rust);
                 }
-                steps.note(format_args!(
-                    "{name} has rust-src, yet does not fit (too old?)"
-                ));
+                steps.note(format_args!("{name} has rust-src, yet does not fit (too old?)"));
             }
             Err(_no_network) => steps.note("rustup cannot fetch rust-src here"),
         }
@@ -185,10 +161,7 @@ fn install_rust(steps: &Steps) -> Result<Rust> {
          (with network, `rustup component add rust-src` is enough)",
     )?;
     Rust::at("/usr/bin/rustc".into(), "/usr/bin/cargo".into()).with_context(|| {
-        format!(
-            "{} are installed but no fit compiler is at /usr/bin/rustc",
-            DEBIAN_RUST.join(" ")
-        )
+        format!("{} are installed but no fit compiler is at /usr/bin/rustc", DEBIAN_RUST.join(" "))
     })
 }
 
@@ -197,23 +170,11 @@ fn llvm(steps: &Steps, rust: &Rust) -> Result<u32> {
     let verbose = output(Command::new(&rust.rustc).arg("-vV")).unwrap_or_default();
     let own: u32 = verbose
         .lines()
-        .find_map(|line| {
-            line.strip_prefix("LLVM version: ")?
-                .split('.')
-                .next()?
-                .parse()
-                .ok()
-        })
+        .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next()?.parse().ok())
         .with_context(|| format!("{} -vV names no LLVM version", rust.rustc.display()))?;
     let usable: Vec<u32> = LINKER_LLVMS.filter(|&version| version >= own).collect();
-    let names = |version: u32| {
-        [
-            format!("llvm-{version}-dev"),
-            format!("libpolly-{version}-dev"),
-        ]
-    };
-    let installed =
-        |version: &u32| apt::missing(&names(*version).each_ref().map(|n| &**n)).is_empty();
+    let names = |version: u32| [format!("llvm-{version}-dev"), format!("libpolly-{version}-dev")];
+    let installed = |version: &u32| apt::missing(&names(*version).each_ref().map(|n| &**n)).is_empty();
     if let Some(&version) = usable.iter().find(|v| installed(v)) {
         return Ok(version);
     }
@@ -222,24 +183,15 @@ fn llvm(steps: &Steps, rust: &Rust) -> Result<u32> {
         apt::update(steps)?;
     }
     // Where none is on offer, the error of installing the first says what is missing.
-    let version = usable
-        .iter()
-        .find(offered)
-        .or(usable.first())
-        .copied()
-        .ok_or_else(|| {
-            anyhow!(
-                "{} has LLVM {own}, and bpf-linker {} knows none later than {}",
-                rust.version,
-                LINKER.version,
-                LINKER_LLVMS.end()
-            )
-        })?;
-    apt::install(
-        steps,
-        &names(version).each_ref().map(|n| &**n),
-        "bpf-linker",
-    )?;
+    let version = usable.iter().find(offered).or(usable.first()).copied().ok_or_else(|| {
+        anyhow!(
+            "{} has LLVM {own}, and bpf-linker {} knows none later than {}",
+            rust.version,
+            LINKER.version,
+            LINKER_LLVMS.end()
+        )
+    })?;
+    apt::install(steps, &names(version).each_ref().map(|n| &**n), "bpf-linker")?;
     Ok(version)
 }
 
@@ -276,18 +228,13 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
         .args(["--target-dir", "target"]);
     steps.run(&mut cargo)?;
     let bytes = fs::read(&object).with_context(|| format!("no {}", object.display()))?;
-    ensure!(
-        bytes.get(18..20) == Some(&EM_BPF),
-        "{} is not an ELF file for BPF",
-        object.display()
-    );
+    ensure!(bytes.get(18..20) == Some(&EM_BPF), "{} is not an ELF file for BPF", object.display());
     Ok(())
 }
 
 fn record(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     let file = Toolchain::file(&workspace.root);
-    fs::write(&file, toolchain.to_string())
-        .with_context(|| format!("cannot write {}", file.display()))
+    fs::write(&file, toolchain.to_string()).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// The linter of the toolchain's own version: another one cannot read its core.
@@ -299,8 +246,7 @@ pub(crate) fn clippy_there(workspace: &Workspace) -> Option<String> {
 
 /// `cargo-clippy` beside the toolchain's cargo.
 pub(crate) fn cargo_clippy(toolchain: &Toolchain) -> Option<PathBuf> {
-    let beside =
-        |tool: &Path, name: &str| Some(tool.parent()?.join(name)).filter(|p| is_program(p));
+    let beside = |tool: &Path, name: &str| Some(tool.parent()?.join(name)).filter(|p| is_program(p));
     beside(&toolchain.rustc, "clippy-driver")?;
     beside(&toolchain.cargo, "cargo-clippy")
 }
@@ -313,16 +259,9 @@ pub(crate) fn make_clippy(workspace: &Workspace, steps: &mut Steps) -> Result<()
     if toolchain.rustc.starts_with("/usr/bin") {
         apt::install(steps, &[DEBIAN_CLIPPY], "linting BPF")?;
     } else {
-        let name = toolchain
-            .rustc
-            .iter()
-            .rev()
-            .nth(2)
-            .context("no toolchain directory")?;
+        let name = toolchain.rustc.iter().rev().nth(2).context("no toolchain directory")?;
         let mut rustup = Command::new("rustup");
-        rustup
-            .args(["component", "add", "clippy", "--toolchain"])
-            .arg(name);
+        rustup.args(["component", "add", "clippy", "--toolchain"]).arg(name);
         steps.run(&mut rustup)?;
     }
     if cargo_clippy(&toolchain).is_none() {

@@ -16,14 +16,8 @@ use std::{
 ///
 /// No distribution ships a compiled core for this target, hence `build-std`. `--locked`: a nested
 /// cargo must never rewrite the lock file that the outer one is working from.
-pub(crate) const BUILD_ARGS: [&str; 6] = [
-    "--release",
-    "--locked",
-    "--target",
-    "bpfel-unknown-none",
-    "-Z",
-    "build-std=core",
-];
+pub(crate) const BUILD_ARGS: [&str; 6] =
+    ["--release", "--locked", "--target", "bpfel-unknown-none", "-Z", "build-std=core"];
 
 /// The one sentence for whoever builds before setting up.
 pub(crate) const NOT_SET_UP: &str =
@@ -127,23 +121,10 @@ impl std::fmt::Display for Toolchain {
 /// and `LD_LIBRARY_PATH` would mix two toolchains, and encoded flags would win over ours. How to
 /// reach the registry stays.
 pub(crate) fn scrub(command: &mut Command) {
-    const KEPT: [&str; 6] = [
-        "CARGO_HOME",
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTR",
-        "CARGO_SOURCE_",
-        "CARGO_TERM_",
-    ];
-    const TAKEN: [&str; 7] = [
-        "CARGO",
-        "RUSTC",
-        "RUSTDOC",
-        "RUSTFLAGS",
-        "RUSTUP_TOOLCHAIN",
-        "CLIPPY_",
-        "LD_LIBRARY_PATH",
-    ];
+    const KEPT: [&str; 6] =
+        ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"];
+    const TAKEN: [&str; 7] =
+        ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CLIPPY_", "LD_LIBRARY_PATH"];
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let starts = |prefixes: &[&str]| prefixes.iter().any(|p| text.starts_with(p));

@@ -14,16 +14,10 @@ pub(crate) struct Tool {
 }
 
 /// Licences, bans and sources of dependencies.
-pub(crate) const DENY: Tool = Tool {
-    name: "cargo-deny",
-    version: "0.20.2",
-};
+pub(crate) const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 
 /// Coverage-guided fuzzing.
-pub(crate) const FUZZ: Tool = Tool {
-    name: "cargo-fuzz",
-    version: "0.13.2",
-};
+pub(crate) const FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2" };
 
 impl Tool {
     /// Whether this very version was installed here.
@@ -44,14 +38,7 @@ impl Tool {
     ) -> Result<()> {
         let mut cargo = workspace.clean_cargo();
         cargo
-            .args([
-                "install",
-                self.name,
-                "--version",
-                self.version,
-                "--locked",
-                "--force",
-            ])
+            .args(["install", self.name, "--version", self.version, "--locked", "--force"])
             .args(args)
             .arg("--root")
             .arg(workspace.target.join("tools"))

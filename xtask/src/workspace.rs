@@ -28,20 +28,13 @@ impl Workspace {
     pub(crate) fn find() -> Result<Self> {
         let manifest = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = manifest
-            .parent()
-            .context("xtask is not in a workspace")?
-            .to_owned();
+        let root = manifest.parent().context("xtask is not in a workspace")?.to_owned();
         let target = root.join("target");
         let built = match env::var_os("CARGO_TARGET_DIR") {
             Some(dir) => root.join(dir),
             None => target.clone(),
         };
-        Ok(Self {
-            root,
-            target,
-            built,
-        })
+        Ok(Self { root, target, built })
     }
 
     /// The cargo that runs this task, in the workspace.
@@ -82,10 +75,7 @@ impl Workspace {
 /// Whether BPF programs can be loaded and packages installed.
 pub(crate) fn is_root() -> Result<bool> {
     // The owner of /proc/self is the effective user; std has no geteuid.
-    Ok(fs::metadata("/proc/self")
-        .context("cannot read /proc/self")?
-        .uid()
-        == 0)
+    Ok(fs::metadata("/proc/self").context("cannot read /proc/self")?.uid() == 0)
 }
 
 /// Refuses early, and not after ten minutes of building.
@@ -100,9 +90,7 @@ pub(crate) fn require_root(what: &str) -> Result<()> {
 /// The first program of this name on PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| is_program(file))
+    env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_program(file))
 }
 
 pub(crate) fn is_program(file: &Path) -> bool {

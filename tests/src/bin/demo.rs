@@ -105,33 +105,11 @@ fn show(agent: &Agent, plan: &Plan, table: &mut Table) -> Result<()> {
     command.stderr(Stdio::null());
     let mut client = Client::start(command, Manner::default())?;
     client.list()?;
-    thread::sleep(Duration::from_millis(150));
-    for (tool, arguments) in &plan.calls {
-        let (_, reply) = client.call(tool, arguments)?;
-        if !reply.is_ok() {
-            println!("  {tool} fails: {}", reply.text());
-        }
-        thread::sleep(Duration::from_millis(120));
-    }
     let mut pid = client.pid();
     while let Some(child) = child_of(pid) {
         pid = child;
     }
     let server = agent.server(pid)?;
-    // Every call is reported once its effects have settled.
-    let done = |line: &Line| matches!(line, Line::Call(c) if c.server.id == server.server.id);
-    for _ in 0..60 {
-        if agent.lines()?.iter().filter(|p| done(&p.line)).count() >= plan.calls.len() {
-            break;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    agent.settle(Duration::from_millis(200));
-    let identified = agent.lines()?.into_iter().rev().find_map(|p| match p.line {
-        Line::Server(s) if s.server.id == server.server.id => Some(s),
-        _ => None,
-    });
-    let server = identified.unwrap_or(server);
     println!(
         "\n{} {} · pid {} · {}",
         server.package.as_deref().unwrap_or(&server.server.name),
@@ -139,14 +117,29 @@ fn show(agent: &Agent, plan: &Plan, table: &mut Table) -> Result<()> {
         server.pid,
         server.protocol.as_deref().unwrap_or("protocol unknown"),
     );
-    let seen = agent.observed(&server.server.id)?;
-    for call in &seen.calls {
-        let tool = call.scope.tool.clone().unwrap_or_default();
+    // Until the list's own settling time is over: its work is no tool's.
+    thread::sleep(Duration::from_millis(150));
+    for (tool, arguments) in &plan.calls {
+        let (id, reply) = client.call(tool, arguments)?;
+        if !reply.is_ok() {
+            println!("  {tool} fails: {}", reply.text());
+        }
+        // Some tools leave children that go on after the reply.
+        thread::sleep(Duration::from_millis(120));
+        let is_it = |line: &Line| {
+            matches!(line, Line::Call(c) if c.server.id == server.server.id
+                && c.scope.call.as_ref().is_some_and(|r| r.request_id == id))
+        };
+        let Line::Call(call) = agent.wait_for(Duration::from_secs(3), is_it)? else {
+            continue;
+        };
         let number = call.scope.call.as_ref().map(|c| c.number);
-        let mine = |e: &&EffectLine| e.scope.call.as_ref().map(|c| c.number) == number;
-        let effects: Vec<_> = seen.effects.iter().filter(mine).collect();
-        let row = table.entry((server.server.name.clone(), tool.clone())).or_default();
-        tell(&tool, call, &effects, row);
+        let mine = |e: &EffectLine| e.scope.call.as_ref().map(|c| c.number) == number;
+        let effects = agent.observed(&server.server.id)?.effects;
+        let effects: Vec<_> = effects.into_iter().filter(mine).collect();
+        let name = server.server.name.clone();
+        let row = table.entry((name, (*tool).to_owned())).or_default();
+        tell(tool, &call, &effects, row);
     }
     Ok(())
 }
@@ -159,7 +152,7 @@ fn child_of(pid: u32) -> Option<u32> {
 /// How many effects of one call are told one by one.
 const TOLD: usize = 6;
 
-fn tell(tool: &str, call: &CallLine, effects: &[&EffectLine], row: &mut Row) {
+fn tell(tool: &str, call: &CallLine, effects: &[EffectLine], row: &mut Row) {
     println!(
         "  {tool} · {:.1} ms · {} files, {} execs, {} connects, {} B out, {} B in",
         call.duration_ns as f64 / 1e6,
@@ -182,14 +175,24 @@ fn tell(tool: &str, call: &CallLine, effects: &[&EffectLine], row: &mut Row) {
         if let Some(text) = sentence(&line.effect) {
             let late = if line.outlived { ", after the reply" } else { "" };
             let times = if line.count > 1 { format!(" ×{}", line.count) } else { String::new() };
-            lines.push(format!("{text}{times}{late}"));
+            lines.push((weight(&line.effect), format!("{text}{times}{late}")));
         }
     }
-    for text in lines.iter().take(TOLD) {
+    lines.sort_by_key(|l| l.0);
+    for (_, text) in lines.iter().take(TOLD) {
         println!("      {text}");
     }
     if lines.len() > TOLD {
         println!("      and {} more", lines.len() - TOLD);
+    }
+}
+
+/// What people want to know first.
+fn weight(effect: &Effect) -> u8 {
+    match effect {
+        Effect::Exec { .. } => 0,
+        Effect::Open { write: false, .. } => 2,
+        _ => 1,
     }
 }
 
@@ -205,12 +208,12 @@ fn sentence(effect: &Effect) -> Option<String> {
         Effect::Open { path, .. } => format!("lists {path}"),
         Effect::PathOp { op, path, to, .. } => {
             let to = to.as_ref().map(|t| format!(" -> {t}")).unwrap_or_default();
-            format!("{op:?} {path}{to}").to_lowercase()
+            format!("{} {path}{to}", word(op))
         }
         Effect::Net { op, address, port, protocol, .. } => {
-            format!("{op:?} {protocol} {address}:{port}").to_lowercase()
+            format!("{} {protocol} {address}:{port}", word(op))
         }
-        Effect::Unix { op, path, .. } => format!("{op:?} unix {path}").to_lowercase(),
+        Effect::Unix { op, path, .. } => format!("{} unix {path}", word(op)),
         Effect::DnsQuery { name, record, resolver, .. } => format!("asks {resolver} for {record} {name}"),
         Effect::DnsAnswer { name, addresses, .. } => format!("is told {name} = {}", addresses.join(", ")),
         Effect::TlsHello { sni: Some(sni), .. } => format!("says TLS hello to {sni}"),
@@ -220,15 +223,24 @@ fn sentence(effect: &Effect) -> Option<String> {
     })
 }
 
+fn word(op: &impl std::fmt::Debug) -> String {
+    format!("{op:?}").to_lowercase()
+}
+
 fn print(table: &Table) {
+    let wide = |pick: fn(&(String, String)) -> &String| {
+        let widths = table.keys().map(|k| pick(k).len());
+        widths.max().unwrap_or(0) + 2
+    };
+    let (one, two) = (wide(|k| &k.0), wide(|k| &k.1));
     println!(
-        "\n{:<14}{:<32}{:>6}{:>7}{:>7}{:>10}  destinations",
+        "\n{:<one$}{:<two$}{:>6}{:>7}{:>7}{:>10}  destinations",
         "server", "tool", "calls", "files", "execs", "CPU ms"
     );
     for ((server, tool), row) in table {
         let destinations: Vec<_> = row.destinations.iter().cloned().collect();
         println!(
-            "{server:<14}{tool:<32}{:>6}{:>7}{:>7}{:>10.1}  {}",
+            "{server:<one$}{tool:<two$}{:>6}{:>7}{:>7}{:>10.1}  {}",
             row.calls,
             row.files,
             row.execs,

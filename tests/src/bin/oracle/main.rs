@@ -5,7 +5,7 @@
 //! - [`log`]: the truth log
 //! - [`tools`]: the tools by name
 //! - [`files`], [`process`], [`network`], [`kernel`], [`timing`]: the acts
-//! - [`server`]: MCP
+//! - [`server`][]: MCP
 
 mod files;
 mod kernel;

@@ -167,7 +167,7 @@ pub(crate) fn listen(call: &Call) -> io::Result<()> {
         let dial = scope.spawn(|| connected(call, here));
         let (_accepted, peer) = listener.accept()?;
         let dialled = dial.join();
-        dialled.map_err(|_| io::Error::other("the dialler panicked"))??;
+        dialled.map_err(|_panic| io::Error::other("the dialler panicked"))??;
         io::Result::Ok(peer)
     })?;
     call.did(at, sys::pid(), 1, net(NetOp::Accept, peer, "tcp"))

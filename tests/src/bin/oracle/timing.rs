@@ -24,7 +24,8 @@ pub(crate) fn threads(call: &Call) -> io::Result<()> {
     thread::scope(|scope| {
         let all: Vec<_> =
             (0..n).map(|i| scope.spawn(move || open_own(call, &format!("thread{i}")))).collect();
-        all.into_iter().try_for_each(|one| one.join().map_err(|_| io::Error::other("a thread panicked"))?)
+        all.into_iter()
+            .try_for_each(|one| one.join().map_err(|_panic| io::Error::other("a thread panicked"))?)
     })
 }
 
