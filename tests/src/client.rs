@@ -342,23 +342,24 @@ fn receive(from: OwnedFd, to: Arc<Mutex<Option<File>>>) -> Receiver<Reply> {
             let at_ns = sys::boot_ns();
             let body: Value = serde_json::from_slice(&line).unwrap_or_default();
             line.clear();
-            match (body.get("id"), body.get("method")) {
-                (Some(_), None) if tx.send(Reply { body, at_ns }).is_err() => return,
-                (Some(_), None) => {}
-                (Some(id), Some(method)) => {
-                    let answer = match method.as_str() {
-                        Some("roots/list") => json!({"roots": []}),
-                        _ => json!({}),
-                    };
-                    let answer = json!({"jsonrpc": "2.0", "id": id, "result": answer});
-                    let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(to) = to.as_mut()
-                        && writeln!(to, "{answer}").is_err()
-                    {
-                        return;
-                    }
+            if body.get("id").is_some() && body.get("method").is_none() {
+                if tx.send(Reply { body, at_ns }).is_err() {
+                    return;
                 }
-                _ => {}
+                continue;
+            }
+            if let (Some(id), Some(method)) = (body.get("id"), body.get("method")) {
+                let answer = match method.as_str() {
+                    Some("roots/list") => json!({"roots": []}),
+                    _ => json!({}),
+                };
+                let answer = json!({"jsonrpc": "2.0", "id": id, "result": answer});
+                let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(to) = to.as_mut()
+                    && writeln!(to, "{answer}").is_err()
+                {
+                    return;
+                }
             }
         }
     });
