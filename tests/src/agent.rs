@@ -253,6 +253,23 @@ impl Agent {
         Ok(self.lines()?.into_iter().filter_map(lost).collect())
     }
 
+    /// What the ring refused, in words: the agent watches the whole host, so a flood elsewhere on the
+    /// machine takes from every test.
+    ///
+    /// # Errors
+    /// As [`Self::lines`].
+    pub fn refused(&self) -> Result<String> {
+        let mut totals = std::collections::BTreeMap::new();
+        for line in self.lost()?.into_iter().filter(|l| l.cause.starts_with("ring:")) {
+            totals.insert(line.cause, line.total);
+        }
+        Ok(if totals.is_empty() {
+            "the ring refused nothing".into()
+        } else {
+            format!("the ring refused {totals:?}")
+        })
+    }
+
     /// Resident set in bytes.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Back to back and in flight together: the true call is among the candidates, and `certain` is
 //! never wrong.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use e2e::{
@@ -26,8 +26,29 @@ impl Dice {
     }
 }
 
-/// Calls `count` tools of the list, `width` in flight at any time; the first ones in one write.
-fn run(oracle: &mut Oracle, tools: &[String], width: usize, count: usize) -> Result<HashMap<String, u64>> {
+/// How a client that does not wait for things to settle calls.
+struct Pace {
+    name: &'static str,
+    /// In flight at any time; the first ones in one write.
+    width: usize,
+    /// Pauses before a call are below this, in ms.
+    pause: usize,
+    /// Only this tool.
+    only: Option<&'static str>,
+}
+
+const PACES: [Pace; 7] = [
+    Pace { name: "back to back", width: 1, pause: 0, only: None },
+    Pace { name: "with uneven pauses", width: 1, pause: 50, only: None },
+    Pace { name: "one tool only", width: 4, pause: 0, only: Some("open_write") },
+    Pace { name: "2 in flight", width: 2, pause: 0, only: None },
+    Pace { name: "3 in flight", width: 3, pause: 0, only: None },
+    Pace { name: "5 in flight", width: 5, pause: 0, only: None },
+    Pace { name: "8 in flight", width: 8, pause: 0, only: None },
+];
+
+fn run(oracle: &mut Oracle, tools: &[String], pace: &Pace, count: usize) -> Result<HashMap<String, u64>> {
+    let width = pace.width;
     let mut dice = Dice(width as u64);
     let mut replies = HashMap::new();
     let mut burst = Vec::new();
@@ -38,6 +59,9 @@ fn run(oracle: &mut Oracle, tools: &[String], width: usize, count: usize) -> Res
     for n in 0..count {
         let reply = oracle.client.wait_any()?;
         replies.insert(reply.body["id"].to_string(), reply.at_ns);
+        if pace.pause > 0 {
+            thread::sleep(Duration::from_millis(dice.below(pace.pause) as u64));
+        }
         if n + width < count {
             let tool = &tools[dice.below(tools.len())];
             let (_, line) = oracle.client.compose(tool, &json!({}));
@@ -66,28 +90,32 @@ fn oracle_busy() -> Result<()> {
     let world = World::new()?;
     let agent = Agent::start(&[])?;
     let mut faults = Vec::new();
-    for (n, width) in [1, 2, 3, 5, 8].into_iter().enumerate() {
+    for (n, pace) in PACES.iter().enumerate() {
         let manner = super::spaced::manners()[n % 4];
-        let mut oracle = Oracle::start(&world, &format!("busy{width}"), manner)?;
-        let tools = tools(&mut oracle)?;
-        let replies = run(&mut oracle, &tools, width, 400)?;
+        let mut oracle = Oracle::start(&world, &format!("busy{n}"), manner)?;
+        let tools = match pace.only {
+            Some(tool) => vec![tool.to_owned()],
+            None => tools(&mut oracle)?,
+        };
+        let replies = run(&mut oracle, &tools, pace, 400)?;
         let verdict = verdict(&agent, &oracle, &replies)?;
         println!(
-            "{} calls, {width} in flight (late work delayed past settling: {})\n{}",
+            "{} calls, {} (late work delayed past settling: {})\n{}",
             replies.len(),
+            pace.name,
             verdict.delayed,
             verdict.table()
         );
         let t = verdict.total;
         let l = verdict.lineage;
         if verdict.extra > 0 || t.seen != t.done || t.missed + t.wrong + l.missed + l.wrong > 0 {
-            faults.push(width);
+            faults.push(pace.name);
         }
     }
     for lost in agent.lost()? {
         println!("lost: {} {}", lost.cause, lost.total);
     }
-    ensure!(faults.is_empty(), "wrong with {faults:?} in flight");
+    ensure!(faults.is_empty(), "wrong: {faults:?}; {}", agent.refused()?);
     Ok(())
 }
 
@@ -96,8 +124,13 @@ fn oracle_busy() -> Result<()> {
 fn known_exceptions() -> Result<()> {
     let world = World::new()?;
     let agent = Agent::start(&[])?;
-    for (tool, each) in [("late_sleeper", 4), ("background_timer", usize::MAX)] {
-        let mut oracle = Oracle::start(&world, tool, Manner::default())?;
+    for (tool, each, pause) in [
+        ("late_sleeper", 4, 0),
+        ("late_sleeper", 4, 30),
+        ("background_timer", usize::MAX, 0),
+        ("background_timer", usize::MAX, 30),
+    ] {
+        let mut oracle = Oracle::start(&world, &format!("{tool}{pause}"), Manner::default())?;
         let others = ["noop", "open_write", "parallel_sleep", "child_open"].map(str::to_owned);
         let mut replies = HashMap::new();
         let mut call = |oracle: &mut Oracle, tool: &str| {
@@ -110,13 +143,14 @@ fn known_exceptions() -> Result<()> {
                 call(&mut oracle, tool)?;
             }
             call(&mut oracle, &others[n % 4])?;
+            thread::sleep(Duration::from_millis(pause));
         }
         call(&mut oracle, "stop_timer")?;
         let verdict = verdict(&agent, &oracle, &replies)?;
         let t = verdict.exceptions.get(tool).copied().unwrap_or_default();
         let rate = |n: u64| 100.0 * n as f64 / t.done.max(1) as f64;
         println!(
-            "{tool}: {} acts, back to back with other tools: right {:.1} %, among the candidates \
+            "{tool}: {} acts, other tools {pause} ms apart: right {:.1} %, among the candidates \
              {:.1} %, candidates without it {:.1} %, certain and wrong {:.1} %",
             t.done,
             rate(t.right),

@@ -88,7 +88,7 @@ fn oracle_spaced() -> Result<()> {
     }
     ensure!(calls >= CALLS, "{calls} calls");
     ensure!(all.by_kind.len() == 17, "kinds: {:?}", all.by_kind.keys());
-    ensure!(all.total.seen == all.total.done, "not every effect was seen");
+    ensure!(all.total.seen == all.total.done, "not every effect was seen; {}", agent.refused()?);
     ensure!(all.total.right == all.total.done, "not every charge is right");
     ensure!(all.extra == 0, "more was counted than was done");
     ensure!(all.lineage.right == all.lineage.done, "lineage is not right");
