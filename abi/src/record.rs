@@ -77,8 +77,8 @@ pub struct Header {
     pub tree: u64,
     /// User id (initial namespace) of the process at that time.
     pub uid: u32,
-    /// Keeps the size a multiple of eight.
-    pub _pad: u32,
+    /// Of `lost_before`, those that were not bulk: a message or a process may have been missed.
+    pub vital_lost_before: u32,
 }
 
 /// A tracked process made a new process (not a thread).

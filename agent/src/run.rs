@@ -88,6 +88,13 @@ fn now_ns() -> u64 {
 /// Runs the agent until it is told to stop.
 pub(crate) fn run(options: &cli::Run) -> Result<()> {
     let started = std::time::Instant::now();
+    // Kernels before 5.11 charge maps to this limit; where it cannot be raised the load says so.
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
+        tracing::debug!("cannot raise RLIMIT_MEMLOCK: {e}");
+    }
+    // First what needs rights, so that their lack is what is told.
+    let (kernel, ring, counts) = Kernel::load(options.settle_ms * 1_000_000)?;
     let key = key::load(&options.state_dir)?;
     let recording = match &options.record {
         None => None,
@@ -108,12 +115,6 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             Some(writer)
         }
     };
-    // Kernels before 5.11 charge maps to this limit; where it cannot be raised the load says so.
-    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-    if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
-        tracing::debug!("cannot raise RLIMIT_MEMLOCK: {e}");
-    }
-    let (kernel, ring, counts) = Kernel::load(options.settle_ms * 1_000_000)?;
     tracing::info!(ms = started.elapsed().as_millis(), "attached");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -305,7 +306,7 @@ impl Agent {
                 self.ingest.forget(channel);
             }
             Request::Channel { channel, mode } => self.kernel.set_channel(channel, mode),
-            Request::Prove { client, tree } => self.kernel.prove(client, tree),
+            Request::Prove { client } => self.kernel.prove(client),
             Request::Measure { tgid } => facts.extend(measure::usage(tgid)),
             Request::Drain => self.drain_wanted = true,
             Request::Identify { tree, tgid, root, client } => {

@@ -16,7 +16,7 @@ use crate::{
     record::{
         CUT, FAULT, LIFECYCLE, append_kernel_text, append_user_bytes, count, header, new_id, scratch, submit,
     },
-    track::{current_tgid, epoch, find, now, track, untrack},
+    track::{current_tgid, epoch, find, maybe, now, track, untrack},
 };
 
 #[inline(always)]
@@ -237,9 +237,10 @@ const THREADS: usize = 64;
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn exit(ctx: RawTracePointContext) -> i32 {
     let tgid = current_tgid();
-    let Some((proc, tree)) = find(tgid) else {
+    if !maybe(tgid) {
         return 0;
-    };
+    }
+    let found = find(tgid);
     let task = arg(&ctx, 0);
     let signal: usize = read(task + off!(task_signal));
     let live: u32 = read(signal + off!(signal_live));
@@ -247,6 +248,11 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     if live != 0 {
         return 0;
     }
+    let Some((proc, tree)) = found else {
+        // A client under proof, or one whose tree is gone.
+        untrack(tgid);
+        return 0;
+    };
     let at = now();
     let Some(s) = scratch(LIFECYCLE) else {
         return 0;

@@ -52,9 +52,9 @@ pub static LISTENERS: HashMap<u32, Owner, 1024> = HashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { counter::COUNT as usize }> = PerCpuArray::new();
 
-/// Records lost on this CPU since the last one that was written.
+/// Records lost on this CPU since the last one that was written: all of them, and those not bulk.
 #[btf_map]
-pub static LOST_SINCE: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub static LOST_SINCE: PerCpuArray<u64, 2> = PerCpuArray::new();
 
 /// Where records are assembled: one slot for system calls, one for lifecycle programs, because
 /// their programs may interrupt each other.

@@ -161,7 +161,7 @@ fn fill(h: *mut Header, seen: &Seen, kind: u16, at: u64, epoch: u32, id: u64, fl
         (*h).at_ns = at;
         (*h).tree = seen.owner.tree;
         (*h).uid = u32::MAX;
-        (*h)._pad = 0;
+        (*h).vital_lost_before = 0;
     }
 }
 
@@ -235,7 +235,7 @@ fn payload(ctx: &SkBuffContext, seen: &Seen, at: u64, epoch: u32, what: u32) {
     unsafe {
         let r = bpf_ringbuf_reserve(ring, size_of::<Reserved>() as u64, 0).cast::<Reserved>();
         if r.is_null() {
-            lost(kind::PACKET);
+            lost(kind::PACKET, true);
             return;
         }
         let flags = if cut { abi::flag::TRUNCATED } else { 0 };

@@ -38,8 +38,13 @@ pub extern "C" fn append_path(slot: u64, dentry: u64, mnt: u64) -> u64 {
             if dentry == root || dentry == parent {
                 let mount = mnt - off!(mount_mnt);
                 let up: usize = read(mount + off!(mount_parent));
-                // Not at the mount's root and no parent: detached (a pipe, a deleted mount).
-                if dentry != root || up == mount || up == 0 {
+                if dentry != root {
+                    // No parent, and not a root: a pseudo file such as a memfd has just its name.
+                    append_name(base, position, end, dentry);
+                    cut = 0;
+                    break;
+                }
+                if up == mount || up == 0 {
                     cut = 0;
                     break;
                 }
@@ -48,22 +53,9 @@ pub extern "C" fn append_path(slot: u64, dentry: u64, mnt: u64) -> u64 {
                 root = read(mnt + off!(vfsmount_root));
                 continue;
             }
-            let name = dentry + off!(dentry_name);
-            let len = u64::from(read::<u32>(name + off!(qstr_len)) & 0xff);
-            let text: usize = read(name + off!(qstr_name));
-            let at = position.read_volatile();
-            if at + len + 1 > end {
+            if !append_name(base, position, end, dentry) {
                 break;
             }
-            let p = mask!(at, 32767);
-            if p > (crate::record::CAP + PART) as u64 {
-                break;
-            }
-            let p = p as usize;
-            let len = mask!(len, 255) as usize;
-            bpf_probe_read_kernel(base.add(p).cast(), len as u32, text as *const _);
-            *base.add(p + len) = b'/';
-            position.write_volatile(p as u64 + len as u64 + 1);
             dentry = parent;
         }
         if cut != 0 {
@@ -73,6 +65,34 @@ pub extern "C" fn append_path(slot: u64, dentry: u64, mnt: u64) -> u64 {
         (&raw mut (*s).len).write_volatile(stop);
         stop.wrapping_sub(start) & 0xffff | cut
     }
+}
+
+/// Appends one name and '/'. False when it does not fit.
+///
+/// # Safety
+/// `base` is the record buffer of a scratch slot, `position` a word of its state.
+#[inline(always)]
+unsafe fn append_name(base: *mut u8, position: *mut u64, end: u64, dentry: usize) -> bool {
+    let name = dentry + off!(dentry_name);
+    let len = u64::from(read::<u32>(name + off!(qstr_len)) & 0xff);
+    let text: usize = read(name + off!(qstr_name));
+    // SAFETY: the caller's promise; the position is bounded below, and a name is shorter than PART.
+    unsafe {
+        let at = position.read_volatile();
+        if at + len + 1 > end {
+            return false;
+        }
+        let p = mask!(at, 32767);
+        if p > (crate::record::CAP + PART) as u64 {
+            return false;
+        }
+        let p = p as usize;
+        let len = mask!(len, 255) as usize;
+        bpf_probe_read_kernel(base.add(p).cast(), len as u32, text as *const _);
+        *base.add(p + len) = b'/';
+        position.write_volatile(p as u64 + len as u64 + 1);
+    }
+    true
 }
 
 /// Appends the path of an open file.

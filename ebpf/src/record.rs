@@ -87,14 +87,29 @@ pub fn new_id(at: u64, kind: u16) -> u64 {
     at << 12 | u64::from(kind & 15) << 8 | cpu
 }
 
+/// Records lost on this CPU since the last one that was written: all, and those that were not bulk.
+#[inline(always)]
+fn lost_since(which: u32) -> u64 {
+    LOST_SINCE.get_ptr_mut(which).map_or(0, |p| {
+        // SAFETY: a live map value of this CPU.
+        unsafe { *p }
+    })
+}
+
+#[inline(always)]
+fn forget_lost(which: u32) {
+    if let Some(p) = LOST_SINCE.get_ptr_mut(which) {
+        // SAFETY: a live map value of this CPU.
+        unsafe { *p = 0 };
+    }
+}
+
 /// Fills a header for the current process.
 #[expect(clippy::too_many_arguments, reason = "the fields of one header")]
 #[inline(always)]
 pub fn header(h: *mut Header, kind: u16, tgid: u32, at: u64, id: u64, tree: u64, epoch: u32, flags: u32) {
-    let lost = LOST_SINCE.get_ptr_mut(0).map_or(0, |p| {
-        // SAFETY: a live map value of this CPU.
-        unsafe { *p }
-    });
+    let lost = lost_since(0);
+    let vital = lost_since(1);
     // SAFETY: `h` is inside a scratch buffer, a ring reservation or the stack; helpers without
     // arguments.
     unsafe {
@@ -109,7 +124,7 @@ pub fn header(h: *mut Header, kind: u16, tgid: u32, at: u64, id: u64, tree: u64,
         (*h).at_ns = at;
         (*h).tree = tree;
         (*h).uid = bpf_get_current_uid_gid() as u32;
-        (*h)._pad = 0;
+        (*h).vital_lost_before = vital as u32;
     }
 }
 
@@ -141,22 +156,23 @@ pub fn output(data: *mut u8, len: u64, kind: u16, urgency: Urgency) -> bool {
     let flags = if urgency == Urgency::Wake || filled > WAKE_AT { FORCE_WAKEUP } else { NO_WAKEUP };
     // SAFETY: `len` bytes from `data` are readable; the verifier checks it.
     if refused || unsafe { bpf_ringbuf_output(ring, data.cast(), len, flags) } < 0 {
-        lost(kind);
+        lost(kind, urgency != Urgency::Bulk);
         return false;
     }
     count(counter::WRITTEN, 1);
-    if let Some(p) = LOST_SINCE.get_ptr_mut(0) {
-        // SAFETY: a live map value of this CPU.
-        unsafe { *p = 0 };
-    }
+    forget_lost(0);
+    forget_lost(1);
     true
 }
 
 /// Counts a lost record.
 #[inline(always)]
-pub fn lost(kind: u16) {
+pub fn lost(kind: u16, vital: bool) {
     count(counter::LOST + u32::from(kind & 15), 1);
     if let Some(p) = LOST_SINCE.get_ptr_mut(0) {
+        add(p, 1);
+    }
+    if vital && let Some(p) = LOST_SINCE.get_ptr_mut(1) {
         add(p, 1);
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use crate::{
     kernel::read,
     record::{Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, header, new_id, scratch, submit},
-    track::{current_tgid, epoch, find, maybe, now},
+    track::{current_tgid, epoch, find, is_client, maybe, now},
 };
 
 #[unsafe(no_mangle)]
@@ -40,7 +40,11 @@ pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
 /// Puts the call into the work space and counts it. None: not ours, or nothing more to do.
 #[inline(always)]
 fn begin(tgid: u32, regs: u64, ret: i64) -> Option<u8> {
-    let (proc, tree) = find(tgid)?;
+    let found = find(tgid);
+    let client = found.is_none() && is_client(tgid);
+    if found.is_none() && !client {
+        return None;
+    }
     let s = scratch(SYSCALLS)?;
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() } as usize;
@@ -48,9 +52,11 @@ fn begin(tgid: u32, regs: u64, ret: i64) -> Option<u8> {
     let status: u32 = read(task + off!(task_ti_status));
     let compat = u64::from(status & TS_COMPAT != 0);
     let at = now();
-    // SAFETY: a live map value; the scratch buffer of this CPU.
-    let tree_id = unsafe { (*proc).tree };
-    let epoch = epoch(tree, at);
+    // A client's writes are told by channel: it belongs to no tree.
+    let (tree_id, epoch) = found.map_or((0, 0), |(proc, tree)| {
+        // SAFETY: a live map value.
+        (unsafe { (*proc).tree }, epoch(tree, at))
+    });
     let call = Call {
         regs,
         ret,
@@ -64,8 +70,6 @@ fn begin(tgid: u32, regs: u64, ret: i64) -> Option<u8> {
     };
     // SAFETY: the scratch buffer of this CPU.
     unsafe { (&raw mut (*s).call).write(call) };
-    // SAFETY: a live map value.
-    let client = unsafe { (*proc).flags } & abi::proc_flag::CLIENT != 0;
     if !client {
         count_call();
     }

@@ -73,7 +73,16 @@ pub fn untrack(tgid: u32) {
     let _gone = PROCS.remove(tgid);
 }
 
-/// The process and its tree, if it is tracked; forgets processes whose tree is gone.
+/// Whether the process is watched only as a client under proof.
+#[inline(always)]
+pub fn is_client(tgid: u32) -> bool {
+    PROCS.get_ptr(tgid).is_some_and(|p| {
+        // SAFETY: a live map value.
+        unsafe { (*p).flags & abi::proc_flag::CLIENT != 0 }
+    })
+}
+
+/// The process and its tree, if it is tracked for itself; forgets processes whose tree is gone.
 #[inline(always)]
 pub fn find(tgid: u32) -> Option<(*mut Proc, *mut Tree)> {
     if !maybe(tgid) {
@@ -84,7 +93,10 @@ pub fn find(tgid: u32) -> Option<(*mut Proc, *mut Tree)> {
         return None;
     };
     // SAFETY: a live map value.
-    let tree = unsafe { (*proc).tree };
+    let (tree, flags) = unsafe { ((*proc).tree, (*proc).flags) };
+    if flags & abi::proc_flag::CLIENT != 0 {
+        return None;
+    }
     let Some(tree) = TREES.get_ptr_mut(tree) else {
         untrack(tgid);
         return None;

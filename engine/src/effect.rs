@@ -44,6 +44,7 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
     const O_TRUNC: u32 = 0o1000;
     const S_IFMT: u32 = 0o170_000;
     const S_IFDIR: u32 = 0o040_000;
+    const S_IFIFO: u32 = 0o010_000;
     let cut = record.header.flags & flag::TRUNCATED != 0;
     let compat = record.header.flags & flag::COMPAT != 0;
     Some(match record.event {
@@ -71,7 +72,12 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
         Event::Open { open, path } => {
             let access = open.flags & O_ACCMODE;
             Effect::Open {
-                path: text::kernel_path(path, cut),
+                path: if path.is_empty() && open.mode & S_IFMT == S_IFIFO {
+                    // Unnamed: as /proc/PID/fd shows it.
+                    format!("pipe:[{}]", open.ino)
+                } else {
+                    text::kernel_path(path, cut)
+                },
                 truncated: cut,
                 source: Source::FdAtExit,
                 read: access != 1,

@@ -43,8 +43,6 @@ pub enum Request {
     Prove {
         /// The client.
         client: u32,
-        /// The tree whose channel it is.
-        tree: u64,
     },
     /// Find out who this server is; answer with [`crate::input::Fact::Identity`].
     Identify {

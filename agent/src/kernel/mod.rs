@@ -166,9 +166,9 @@ impl Kernel {
     }
 
     /// Captures what a client writes into channels under proof.
-    pub(crate) fn prove(&mut self, client: u32, tree: u64) {
+    pub(crate) fn prove(&mut self, client: u32) {
         const NOEXIST: u64 = 1;
-        let proc = Proc { tree, flags: abi::proc_flag::CLIENT, ..Proc::default() };
+        let proc = Proc { flags: abi::proc_flag::CLIENT, ..Proc::default() };
         // A client that is tracked for itself stays as it is: its servers' forged lines are never
         // proved, and neither are the real ones; the server's `forging` line has said so.
         if self.procs.insert(client, proc, NOEXIST).is_ok()

@@ -16,6 +16,7 @@ use crate::{
     output::{ChannelState, Line, Output, Request, ServerEvent},
     server::{Heard, Proof},
     text,
+    tree::Tree,
 };
 
 impl Engine {
@@ -28,7 +29,11 @@ impl Engine {
     ) {
         let h = &chunk.header;
         let settle = self.settle_ns;
-        let Some(tree) = self.trees.get_mut(&h.tree) else {
+        // A client belongs to no tree: what it writes is told by channel.
+        let proof = chunk.side == side::PROOF;
+        let under_proof = |t: &&Tree| proof && t.proof.channel == chunk.channel && t.server.is_some();
+        let id = self.trees.values().find(under_proof).map_or(h.tree, |t| t.id);
+        let Some(tree) = self.trees.get_mut(&id) else {
             return;
         };
         if chunk.side == side::FORGED {
@@ -75,7 +80,7 @@ impl Engine {
             _ => {
                 for frame in &frames {
                     if let Frame::Message(m) = frame
-                        && let Some(server) = self.trees.get_mut(&h.tree).and_then(|t| t.server.as_mut())
+                        && let Some(server) = self.trees.get_mut(&id).and_then(|t| t.server.as_mut())
                         && let Some(heard) = server.prove(m.line_hash)
                     {
                         server.on_request(heard, settle);
@@ -214,7 +219,7 @@ impl Engine {
             server.channel = ChannelState::Proved;
         }
         out.push(Output::Request(Request::Channel { channel, mode: channel_mode::PROVED }));
-        out.push(Output::Request(Request::Prove { client, tree: id }));
+        out.push(Output::Request(Request::Prove { client }));
         let detail = format!("{how}: from now on only lines that the client provably wrote open calls");
         if let Some(line) = tree.line(ServerEvent::Forging, Some(detail), time) {
             emit(tree, Line::Server(line), out);

@@ -22,6 +22,12 @@ impl Engine {
     pub(super) fn on_record(&mut self, record: &Record<'_>, digests: &[Digest], out: &mut Vec<Output>) {
         let h = &record.header;
         self.now_ns = self.now_ns.max(h.at_ns);
+        if h.vital_lost_before > 0 {
+            // Some server's request may be among them.
+            for server in self.trees.values_mut().filter_map(|t| t.server.as_mut()) {
+                server.blur(h.at_ns);
+            }
+        }
         match record.event {
             Event::Exec { exec, path, cwd, argv, .. } => self.on_exec(record, &exec, path, cwd, argv, out),
             Event::Chunk { chunk, bytes } => self.on_chunk(&chunk, bytes, digests, out),
@@ -93,7 +99,6 @@ impl Engine {
         let before = self.procs.get(&h.tgid).map(|p| (p.tree, p.birth.clone()));
         if exec.flags & exec_flag::NEW_TREE != 0 {
             let parent = before.as_ref().map(|(tree, _)| *tree).filter(|t| self.trees.contains_key(t));
-            let partial = self.attached_ns.is_none();
             let tree = Tree {
                 id: h.tree,
                 parent,
@@ -107,7 +112,8 @@ impl Engine {
                 reply: Stream::new(exec.stdout, false),
                 proof: Stream::new(exec.stdin, false),
                 began_ns: h.at_ns,
-                gap_ns: if partial { u64::MAX } else { 0 },
+                // Not attached yet, or because of this very exec.
+                gap_ns: self.attached_ns.map_or(u64::MAX, |attached| attached.saturating_sub(h.at_ns)),
                 alive: 0,
                 dismissed: false,
                 ended_ns: None,
@@ -172,7 +178,9 @@ impl Engine {
 
     /// Whom an effect of this process is charged to.
     pub(super) fn charge(&mut self, tgid: u32, tree: u64, at: u64) -> Charge {
-        let birth = self.procs.get(&tgid).map_or(Birth::Window, |p| p.birth.clone());
+        // A process whose birth was lost, or that is gone while its packets still travel, may belong to
+        // any of its tree's calls, or to none.
+        let birth = self.procs.get(&tgid).map_or(Birth::Worker(Base::Ambient), |p| p.birth.clone());
         if let Birth::Lineage(charge) = birth {
             return charge;
         }
@@ -191,9 +199,8 @@ impl Engine {
     /// Tells the effect of a record, and remembers it if the kernel counts more of it.
     pub(super) fn tell(&mut self, record: &Record<'_>, charge: Charge, out: &mut Vec<Output>) {
         let h = &record.header;
-        let Some(home) = self.home(h.tree) else {
-            return;
-        };
+        // Counts of a forgotten tree must still be known for what they are: of no interest.
+        let home = self.home(h.tree).unwrap_or(h.tree);
         let Some(mut effect) = effect::of(record) else {
             return;
         };
