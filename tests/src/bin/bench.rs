@@ -7,7 +7,8 @@
 use std::{
     fs::File,
     io::Read as _,
-    process::Command,
+    path::Path,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,7 @@ use engine::{Engine, recording::Reader};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 8;
 const CALLS: usize = 500;
 const WARM_UP: usize = 200;
 
@@ -98,7 +99,7 @@ fn round_trips(world: &World, name: &str, server: Server, into: &mut Histogram<u
         Server::Filesystem => {
             let entry = "target/e2e/npm/node_modules/@modelcontextprotocol/server-filesystem/dist/index.js";
             let mut command = Command::new("node");
-            command.arg(e2e::workspace().join(entry)).arg(world.dir()).stderr(std::process::Stdio::null());
+            command.arg(e2e::workspace().join(entry)).arg(world.dir()).stderr(Stdio::null());
             (Client::start(command, Manner::default())?, vec![("read_text_file", json!({ "path": file }))])
         }
         Server::Oracle => {
@@ -138,9 +139,7 @@ fn main() -> Result<()> {
         for (_, server, without, _) in &mut trips {
             round_trips(&world, &format!("bare{round}"), *server, without)?;
         }
-        // Only these lines are parsed: this process shares the machine with what it measures.
-        let keep = |t: &str| t.starts_with("{\"type\":\"coverage") || t.contains("\"event\":\"found\"");
-        let mut agent = Agent::start_with(&["--record", file], keep)?;
+        let watching = Watching::start(world.dir())?;
         measure(&mut idle)?;
         let mut oracle = Oracle::start(&world, &format!("tracked{round}"), Manner::default())?;
         oracle.call("open_read")?;
@@ -149,8 +148,9 @@ fn main() -> Result<()> {
         for (_, server, _, with) in &mut trips {
             round_trips(&world, &format!("with{round}"), *server, with)?;
         }
-        agent.stop(libc::SIGINT)?;
+        watching.stop()?;
     }
+    record(&world, file)?;
     println!("\nuntracked process            bare       idle agent        tracking a server");
     for (i, l) in LOOPS.iter().enumerate() {
         println!(
@@ -178,7 +178,43 @@ fn main() -> Result<()> {
     replay(&std::fs::read(&recording)?)
 }
 
-/// Feeds the last round's recording to fresh engines for a while.
+/// An agent as it runs in service: its output costs nobody here anything.
+struct Watching(std::process::Child);
+
+impl Watching {
+    fn start(state: &Path) -> Result<Self> {
+        let child = Command::new(e2e::agent::executable()?)
+            .args(["run", "--print", "json", "--state-dir"])
+            .arg(state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start toolwarden")?;
+        // It attaches in a third of a second.
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(Self(child))
+    }
+
+    fn stop(mut self) -> Result<()> {
+        // SAFETY: a child of ours that has not been waited for.
+        ensure!(unsafe { libc::kill(self.0.id() as i32, libc::SIGINT) } == 0, "the agent is gone");
+        ensure!(self.0.wait()?.success(), "the agent failed");
+        Ok(())
+    }
+}
+
+/// Records both servers at work.
+fn record(world: &World, file: &str) -> Result<()> {
+    let mut agent = Agent::start(&["--record", file])?;
+    let mut unused = Histogram::<u64>::new(3)?;
+    for server in [Server::Filesystem, Server::Oracle] {
+        round_trips(world, "recorded", server, &mut unused)?;
+    }
+    agent.stop(libc::SIGINT)?;
+    Ok(())
+}
+
+/// Feeds the recording to fresh engines for a while.
 fn replay(bytes: &[u8]) -> Result<()> {
     let (mut events, mut lines) = (0_u64, 0_usize);
     let mut spent = Duration::ZERO;
