@@ -249,3 +249,39 @@ fn a_server_that_ends_leaves_its_calls_without_reply() {
     assert_eq!(w.servers().last().expect("a line").event, ServerEvent::Ended);
     assert_eq!(w.engine.tracked(), 0);
 }
+
+#[test]
+fn a_start_that_the_hooks_missed_in_part_says_so_and_by_how_much() {
+    // Attached because of this very exec: 3 ms after it.
+    let mut w = World::unattached();
+    w.now += 3 * MS;
+    w.fact(&engine::input::Fact::Attached);
+    w.ask(r#"{"jsonrpc":"2.0","id":1,"method":"server/discover"}"#);
+    w.wait(600);
+    let startup = w.servers()[0].startup;
+    assert!(startup.partial && (3.0..3.1).contains(&startup.gap_ms), "{startup:?}");
+    // The agent attaches before it hands in the exec that made it do so.
+    let mut w = World::unattached_until_after_exec(2 * MS);
+    w.ask(r#"{"jsonrpc":"2.0","id":1,"method":"server/discover"}"#);
+    w.wait(600);
+    let startup = w.servers()[0].startup;
+    assert!(startup.partial && (1.9..2.1).contains(&startup.gap_ms), "{startup:?}");
+    assert!(!World::server().servers()[0].startup.partial);
+}
+
+#[test]
+fn after_a_loss_that_matters_nothing_is_certain_for_a_while() {
+    let mut w = World::server();
+    w.call(1, "a");
+    w.open_after_loss(ROOT, "x");
+    assert_eq!(candidates(&w.last_effect().scope), ["a", "Ambient"]);
+    w.now += 1001 * MS;
+    certain_call(&w.open(ROOT, "x"), 1);
+}
+
+#[test]
+fn a_process_whose_birth_was_not_seen_is_never_certain_in_a_call() {
+    let mut w = World::server();
+    w.call(1, "a");
+    assert_eq!(candidates(&w.open(4711, "x")), ["a", "Ambient"]);
+}

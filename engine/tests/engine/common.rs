@@ -27,6 +27,24 @@ pub struct World {
 impl World {
     /// One process with a pipe for stdin and stdout each.
     pub fn candidate() -> Self {
+        Self::starting(|w| w.fact(&Fact::Attached))
+    }
+
+    /// One process as in [`Self::candidate`], while no syscall hook is attached.
+    pub fn unattached() -> Self {
+        Self::starting(|_| {})
+    }
+
+    /// The same; the hooks are attached `late` ns after the exec, and that is told before the exec is.
+    pub fn unattached_until_after_exec(late: u64) -> Self {
+        Self::starting(|w| {
+            w.now += late;
+            w.fact(&Fact::Attached);
+            w.now -= late;
+        })
+    }
+
+    fn starting(before_exec: impl Fn(&mut Self)) -> Self {
         let mut w = Self { now: 1000 * MS, ..Self::default() };
         w.fact(&Fact::Start {
             utc_minus_boot_ns: 0,
@@ -34,7 +52,7 @@ impl World {
             host: "h".into(),
             include_arguments: false,
         });
-        w.fact(&Fact::Attached);
+        before_exec(&mut w);
         w.exec(ROOT, TREE, STDIN, STDOUT, exec_flag::NEW_TREE, "srv/bin/");
         w
     }
@@ -181,6 +199,15 @@ impl World {
         let open = Open { header, path_len: path.len() as u32, request_channel, nlink: 1, ..Open::default() };
         self.feed(&[open.as_bytes(), path.as_bytes()].concat());
         header.id
+    }
+
+    /// The same, by a record that tells of a lost message or process before it.
+    pub fn open_after_loss(&mut self, tgid: u32, name: &str) {
+        let mut header = self.header(kind::OPEN, tgid, TREE);
+        header.vital_lost_before = 1;
+        let path = format!("{name}/");
+        let open = Open { header, path_len: path.len() as u32, nlink: 1, ..Open::default() };
+        self.feed(&[open.as_bytes(), path.as_bytes()].concat());
     }
 
     /// An open that the kernel counts further occurrences of; returns its id.

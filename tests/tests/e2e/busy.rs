@@ -158,7 +158,8 @@ fn known_exceptions() -> Result<()> {
             rate(t.missed),
             rate(t.wrong)
         );
-        ensure!(t.done >= 50, "{tool}: only {} acts", t.done);
+        // How often a timer fires while the calls last is up to the machine.
+        ensure!(t.done >= 10, "{tool}: only {} acts", t.done);
         ensure!(t.seen == t.done, "{tool}: charged wrong is allowed, unseen is not");
         let rest = verdict.total;
         ensure!(
