@@ -12,7 +12,7 @@ use aya_ebpf::{
 use crate::{
     kernel::{AF_INET, AF_INET6},
     maps::{EVENTS, LISTENERS, OWNERS, TREES},
-    record::{Aggregated, Urgency, add, aggregate, aggregate_lost, lost, new_id, output},
+    record::{Aggregated, Urgency, aggregate, aggregate_lost, count, lost, new_id, output},
     track::{epoch, now},
 };
 
@@ -78,7 +78,7 @@ fn owner_of(ctx: &SkBuffContext, cookie: u64, out: bool) -> Option<Owner> {
     // SAFETY: a live map value.
     let owner = unsafe { *owner };
     if OWNERS.insert(cookie, owner, 0).is_err() {
-        crate::record::count(abi::counter::OWNERS_FULL, 1);
+        count(abi::counter::OWNERS_FULL, 1);
     }
     Some(owner)
 }
@@ -255,7 +255,5 @@ fn payload(ctx: &SkBuffContext, seen: &Seen, at: u64, epoch: u32, what: u32) {
         }
         bpf_ringbuf_submit(r.cast(), 1);
     }
-    if let Some(p) = crate::maps::COUNTERS.get_ptr_mut(abi::counter::WRITTEN) {
-        add(p, 1);
-    }
+    count(abi::counter::WRITTEN, 1);
 }
