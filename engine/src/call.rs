@@ -102,6 +102,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Its CPU time ends here, unless it did before.
+    pub(crate) fn end_cpu(&mut self, tgid: u32, cpu_ns: u64) {
+        if self.reader == tgid {
+            self.cpu_end_ns.get_or_insert(cpu_ns);
+        }
+    }
+
     /// May an effect at this time belong to it?
     pub(crate) fn is_candidate(&self, now: u64) -> bool {
         match self.stage {

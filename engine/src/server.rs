@@ -70,6 +70,9 @@ pub(crate) struct Server {
     pub(crate) calls: Vec<Call>,
     /// Settled calls by number, until they are summed up.
     pub(crate) closing: BTreeMap<u64, Closing>,
+    /// Those of `closing` that wait for a measurement, in the order in which they settled, which
+    /// need not be that of their numbers.
+    unmeasured: Vec<u64>,
     next_number: u64,
     others: Vec<Other>,
     startup: bool,
@@ -98,6 +101,7 @@ impl Server {
             channel: ChannelState::Followed,
             calls: Vec::new(),
             closing: BTreeMap::new(),
+            unmeasured: Vec::new(),
             next_number: 1,
             others: Vec::new(),
             startup: true,
@@ -285,12 +289,37 @@ impl Server {
                     readers.push(call.reader);
                 }
                 let closing = Closing { settled_ns: now, drained: false, measured: false, call };
+                self.unmeasured.push(closing.call.info.number);
                 self.closing.insert(closing.call.info.number, closing);
             } else {
                 i += 1;
             }
         }
         readers
+    }
+
+    /// The reader used this much CPU time until now, all of it before the message that it reads now:
+    /// what is settling or settled ends here.
+    pub(crate) fn end_cpu(&mut self, tgid: u32, cpu_ns: u64) {
+        for call in self.calls.iter_mut().filter(|c| matches!(c.stage, Stage::Settling { .. })) {
+            call.end_cpu(tgid, cpu_ns);
+        }
+        for n in &self.unmeasured {
+            if let Some(c) = self.closing.get_mut(n) {
+                c.call.end_cpu(tgid, cpu_ns);
+            }
+        }
+    }
+
+    /// The reader was measured: what has settled has its figures.
+    pub(crate) fn measured(&mut self, cpu_ns: u64, peak_rss: u64) {
+        for n in self.unmeasured.drain(..) {
+            if let Some(c) = self.closing.get_mut(&n) {
+                c.measured = true;
+                c.call.peak_rss = peak_rss;
+                c.call.cpu_end_ns.get_or_insert(cpu_ns);
+            }
+        }
     }
 
     /// Takes the next call that is complete, or has waited long enough.

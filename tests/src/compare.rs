@@ -107,7 +107,10 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
         });
         let worst = charges.max_by_key(|c| *c as u8);
         let reply = replies.get(&truth.request_id.to_string());
-        if truth.tool == "late_work" && reply.is_some_and(|r| truth.at_boot_ns > r + LATE_NS) {
+        // An act is logged before it is done; what is seen of it says when it was.
+        let seen_ns = lines.iter().flatten().map(|&n| seen.effects[n].time.boot_ns).min();
+        let acted_ns = seen_ns.map_or(truth.at_boot_ns, |t| t.max(truth.at_boot_ns));
+        if truth.tool == "late_work" && reply.is_some_and(|r| acted_ns > r + LATE_NS) {
             verdict.delayed += 1;
             continue;
         }
@@ -207,36 +210,35 @@ fn take(
 }
 
 /// Lines of one socket's flow, when their sum is the truth. The next truth about the same peer
-/// ends it.
+/// ends it, unless the two overlap: then the sum over all truths about this peer must be right.
 fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> {
     let Act::Flow { address, port, protocol, bytes_out, bytes_in } = &truth.act else {
         return None;
     };
-    let same = |other: &Act| {
-        matches!(other, Act::Flow { address: a, port: p, protocol: r, .. }
-            if a == address && p == port && r == protocol)
-    };
-    let next = truths
-        .iter()
-        .filter(|t| t.at_boot_ns > truth.at_boot_ns && t.pid == truth.pid && same(&t.act))
-        .map(|t| t.at_boot_ns)
-        .min()
-        .unwrap_or(u64::MAX);
-    let (mut lines, mut out, mut into) = (Vec::new(), 0, 0);
-    for (n, line) in seen.effects.iter().enumerate() {
-        let time = line.time.boot_ns;
-        if line.process.pid != truth.pid || time < truth.at_boot_ns || time >= next {
-            continue;
+    let (mut next, mut all) = (u64::MAX, (0, 0));
+    for t in truths.iter().filter(|t| t.pid == truth.pid) {
+        if let Act::Flow { address: a, port: p, protocol: r, bytes_out: o, bytes_in: i } = &t.act
+            && (a, p, r) == (address, port, protocol)
+        {
+            all = (all.0 + o, all.1 + i);
+            if t.at_boot_ns > truth.at_boot_ns {
+                next = next.min(t.at_boot_ns);
+            }
         }
+    }
+    let (mut lines, mut own, mut seen_all) = (Vec::new(), (0, 0), (0, 0));
+    for (n, line) in seen.effects.iter().enumerate().filter(|(_, l)| l.process.pid == truth.pid) {
         if let Effect::Flow { address: a, port: p, protocol: r, bytes_out: o, bytes_in: i } = &*line.effect
             && (a, p, r) == (address, port, protocol)
         {
-            lines.push(n);
-            out += o;
-            into += i;
+            seen_all = (seen_all.0 + o, seen_all.1 + i);
+            if (truth.at_boot_ns..next).contains(&line.time.boot_ns) {
+                own = (own.0 + o, own.1 + i);
+                lines.push(n);
+            }
         }
     }
-    (!lines.is_empty() && (out, into) == (*bytes_out, *bytes_in)).then_some(lines)
+    (!lines.is_empty() && (own == (*bytes_out, *bytes_in) || seen_all == all)).then_some(lines)
 }
 
 /// Every line of a process that a call made must be charged to that call, listed or not.

@@ -8,7 +8,6 @@ use super::{
     lines::{emit, finish},
 };
 use crate::{
-    call::Stage,
     charge::Base,
     effect,
     input::Digest,
@@ -112,12 +111,7 @@ impl Engine {
             p.birth = Birth::Window;
         }
         if let Some(server) = &mut tree.server {
-            // The process slept until now: its CPU time is that of the calls before this one.
-            let settling = server.calls.iter_mut().filter(|c| matches!(c.stage, Stage::Settling { .. }));
-            let closing = server.closing.values_mut().rev().take_while(|c| !c.measured).map(|c| &mut c.call);
-            for call in settling.chain(closing).filter(|c| c.reader == tgid) {
-                call.cpu_end_ns.get_or_insert(cpu_ns);
-            }
+            server.end_cpu(tgid, cpu_ns);
         }
         for frame in frames.drain(..) {
             let Some(tree) = self.trees.get_mut(&id) else {

@@ -49,12 +49,7 @@ impl Engine {
         for server in self.trees.values_mut().filter_map(|t| t.server.as_mut()).filter(|s| s.reader == tgid) {
             let peak = if peak_rss > server.peak_rss { peak_rss } else { rss };
             server.peak_rss = server.peak_rss.max(peak_rss);
-            // Calls are measured in order: those that are not yet stand at the end.
-            for c in server.closing.values_mut().rev().take_while(|c| !c.measured) {
-                c.measured = true;
-                c.call.peak_rss = peak;
-                c.call.cpu_end_ns.get_or_insert(cpu_ns);
-            }
+            server.measured(cpu_ns, peak);
         }
         self.tell_complete(out);
     }

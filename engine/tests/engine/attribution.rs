@@ -168,6 +168,20 @@ fn a_batch_opens_each_of_its_calls() {
 }
 
 #[test]
+fn a_call_that_settles_after_a_later_one_is_measured_too() {
+    let mut w = World::server();
+    w.call(1, "slow");
+    w.call(2, "fast");
+    w.reply(2);
+    w.wait(50);
+    w.fact(&engine::input::Fact::Usage { tgid: ROOT, cpu_ns: 3 * MS, rss: 4096, peak_rss: 4096 });
+    w.reply(1);
+    w.close();
+    let slow = w.calls().into_iter().find(|c| c.scope.tool.as_deref() == Some("slow")).expect("ended");
+    assert_eq!(slow.cpu_ns, 6 * MS, "7 ms when it had settled, less 1 ms when it began");
+}
+
+#[test]
 fn counts_join_the_call_that_their_record_was_charged_to() {
     let mut w = World::server();
     w.call(1, "a");

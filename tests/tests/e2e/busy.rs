@@ -85,37 +85,50 @@ fn verdict(agent: &Agent, oracle: &Oracle, replies: &HashMap<String, u64>) -> Re
     Ok(judge(&oracle.truths()?, &seen, replies))
 }
 
+/// One pace with a fresh server; true when nothing is wrong.
+fn one_pace(world: &World, agent: &Agent, name: &str, n: usize, pace: &Pace) -> Result<bool> {
+    let manner = super::spaced::manners()[n % 4];
+    let mut oracle = Oracle::start(world, name, manner)?;
+    let tools = match pace.only {
+        Some(tool) => vec![tool.to_owned()],
+        None => tools(&mut oracle)?,
+    };
+    let replies = run(&mut oracle, &tools, pace, 400)?;
+    let verdict = verdict(agent, &oracle, &replies)?;
+    println!(
+        "{} calls, {} (late work delayed past settling: {})\n{}",
+        replies.len(),
+        pace.name,
+        verdict.delayed,
+        verdict.table()
+    );
+    let t = verdict.total;
+    let l = verdict.lineage;
+    Ok(verdict.extra == 0 && t.seen == t.done && t.missed + t.wrong + l.missed + l.wrong == 0)
+}
+
 #[test]
 fn oracle_busy() -> Result<()> {
     let world = World::new()?;
-    let agent = Agent::start(&[])?;
     let mut faults = Vec::new();
     for (n, pace) in PACES.iter().enumerate() {
-        let manner = super::spaced::manners()[n % 4];
-        let mut oracle = Oracle::start(&world, &format!("busy{n}"), manner)?;
-        let tools = match pace.only {
-            Some(tool) => vec![tool.to_owned()],
-            None => tools(&mut oracle)?,
-        };
-        let replies = run(&mut oracle, &tools, pace, 400)?;
-        let verdict = verdict(&agent, &oracle, &replies)?;
-        println!(
-            "{} calls, {} (late work delayed past settling: {})\n{}",
-            replies.len(),
-            pace.name,
-            verdict.delayed,
-            verdict.table()
-        );
-        let t = verdict.total;
-        let l = verdict.lineage;
-        if verdict.extra > 0 || t.seen != t.done || t.missed + t.wrong + l.missed + l.wrong > 0 {
-            faults.push(pace.name);
+        // A machine that stalls makes the ring refuse records: the agent says so, and what is not
+        // seen then says nothing about charging. Such a run is repeated, twice at most.
+        for attempt in 0..3 {
+            let agent = Agent::start(&[])?;
+            let good = one_pace(&world, &agent, &format!("busy{n}-{attempt}"), n, pace)?;
+            if good {
+                break;
+            }
+            let refused = agent.lost()?.iter().any(|l| l.cause.starts_with("ring:"));
+            println!("{}: {}", pace.name, agent.refused()?);
+            if !refused || attempt == 2 {
+                faults.push(pace.name);
+                break;
+            }
         }
     }
-    for lost in agent.lost()? {
-        println!("lost: {} {}", lost.cause, lost.total);
-    }
-    ensure!(faults.is_empty(), "wrong: {faults:?}; {}", agent.refused()?);
+    ensure!(faults.is_empty(), "wrong: {faults:?}");
     Ok(())
 }
 
