@@ -12,13 +12,17 @@
 //! - `charge`: which scope an effect belongs to
 //! - `effect`, `text`: events to effects, in words that people and machines read
 //! - `engine`: ties them together
+//! - [`act`]: effects in the one form that rules, detectors and baselines decide about
+//! - [`finding`]: what is told when something is out of line
 //! - [`recording`]: inputs as a file
 #![forbid(unsafe_code)]
 
+pub mod act;
 mod call;
 mod charge;
 mod effect;
 mod engine;
+pub mod finding;
 pub mod input;
 pub mod mcp;
 pub mod output;
