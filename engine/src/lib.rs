@@ -13,6 +13,7 @@
 //! - `effect`, `text`: events to effects, in words that people and machines read
 //! - `engine`: ties them together
 //! - [`act`]: effects in the one form that rules, detectors and baselines decide about
+//! - [`detect`]: what no tool should do unseen, whatever was learned
 //! - [`finding`]: what is told when something is out of line
 //! - [`recording`]: inputs as a file
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@
 pub mod act;
 mod call;
 mod charge;
+pub mod detect;
 mod effect;
 mod engine;
 pub mod finding;

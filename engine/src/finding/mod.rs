@@ -53,7 +53,7 @@ pub struct Finding {
 }
 
 /// What says that something is a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum Origin {
     /// A person's rule.
