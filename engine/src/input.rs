@@ -89,6 +89,10 @@ pub enum Fact {
     },
     /// State of a hook.
     Coverage(Coverage),
+    /// A person's decision; answered with [`crate::Output::Answer`].
+    Command(crate::judge::Command),
+    /// What was kept over a restart.
+    Restore(Box<crate::judge::Stored>),
     /// The agent stops: tell what is known of everything under way.
     Stop,
 }

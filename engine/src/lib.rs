@@ -14,11 +14,14 @@
 //! - `engine`: ties them together
 //! - [`act`]: effects in the one form that rules, detectors and baselines decide about
 //! - [`detect`]: what no tool should do unseen, whatever was learned
+//! - [`baseline`]: what is normal for a server identity, scope by scope
+//! - [`judge`]: compares with rules, detectors and baselines, and teaches baselines
 //! - [`finding`]: what is told when something is out of line
 //! - [`recording`]: inputs as a file
 #![forbid(unsafe_code)]
 
 pub mod act;
+pub mod baseline;
 mod call;
 mod charge;
 pub mod detect;
@@ -26,6 +29,7 @@ mod effect;
 mod engine;
 pub mod finding;
 pub mod input;
+pub mod judge;
 pub mod mcp;
 pub mod output;
 pub mod privacy;

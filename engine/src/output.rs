@@ -17,6 +17,8 @@ pub enum Output {
     Line(Box<Line>),
     /// Ask the system something, or change what the kernel programs capture.
     Request(Request),
+    /// What became of a person's decision.
+    Answer(Result<String, String>),
 }
 
 /// What the engine asks of the agent.
@@ -78,6 +80,8 @@ pub enum Line {
     Lost(LostLine),
     /// A hook changed state.
     Coverage(CoverageLine),
+    /// Something is out of line.
+    Finding(Box<crate::finding::Finding>),
 }
 
 /// When.

@@ -20,6 +20,7 @@ impl Engine {
         let Some(server) = &mut tree.server else {
             return;
         };
+        self.judge.identify(server.shown.id.clone(), identity);
         let mut shown = (*server.shown).clone();
         if !identity.name.is_empty() {
             shown.name.clone_from(&identity.name);

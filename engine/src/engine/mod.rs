@@ -18,7 +18,9 @@ use std::{
 
 use crate::{
     charge::{Base, Charge},
+    finding::Finding,
     input::{Fact, Input},
+    judge::Judge,
     mcp::Frame,
     output::{CoverageLine, Effect, Line, LostLine, Output, Process, Time},
     record,
@@ -82,6 +84,8 @@ pub struct Engine {
     next_effect: u64,
     undecodable: u64,
     frames: Vec<Frame>,
+    judge: Judge,
+    findings: Vec<Finding>,
 }
 
 impl Engine {
@@ -95,8 +99,36 @@ impl Engine {
         self.trees.len()
     }
 
+    /// What compares and learns.
+    pub fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// Baselines that changed since this was last asked.
+    pub fn take_dirty(&mut self) -> Vec<crate::baseline::Key> {
+        self.judge.take_dirty()
+    }
+
     /// The one entry.
     pub fn apply(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+        let from = out.len();
+        self.take_in(input, out);
+        let mut findings = std::mem::take(&mut self.findings);
+        for output in &out[from..] {
+            if let Output::Line(line) = output {
+                self.judge.observe(line, &mut findings);
+            }
+        }
+        match input {
+            Input::Tick { now_ns } => self.judge.tick(now_ns, &mut findings),
+            Input::Fact { fact: Fact::Stop, .. } => self.judge.finish(&mut findings),
+            _ => {}
+        }
+        out.extend(findings.drain(..).map(|f| Output::Line(Box::new(Line::Finding(Box::new(f))))));
+        self.findings = findings;
+    }
+
+    fn take_in(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
         match input {
             Input::Record { bytes, digests } => match record::decode(bytes) {
                 Ok(record) => self.on_record(&record, digests, out),
@@ -159,6 +191,8 @@ impl Engine {
                 self.on_usage(*tgid, *cpu_ns, *rss, *peak_rss, out)
             }
             Fact::Lost { cause, total } => self.on_lost(cause, *total, out),
+            Fact::Command(command) => out.push(Output::Answer(self.judge.command(command))),
+            Fact::Restore(stored) => self.judge.restore((**stored).clone()),
             Fact::Stop => self.on_stop(out),
             Fact::Coverage(coverage) => {
                 let line = CoverageLine { time: self.time(self.now_ns), coverage: coverage.clone() };

@@ -13,6 +13,8 @@ pub const TREE: u64 = 0x77;
 pub const ROOT: u32 = 100;
 pub const STDIN: u64 = 501;
 pub const STDOUT: u64 = 502;
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#;
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"s","version":"1"}}}"#;
 
 /// An engine, its clock, and everything that it said.
 #[derive(Default)]
@@ -22,6 +24,7 @@ pub struct World {
     pub outputs: Vec<Output>,
     positions: [u64; 4],
     id: u64,
+    calls: u64,
 }
 
 impl World {
@@ -44,6 +47,33 @@ impl World {
         })
     }
 
+    /// Nothing runs yet, the hooks are attached.
+    pub fn bare() -> Self {
+        let mut w = Self { now: 1000 * MS, ..Self::default() };
+        w.fact(&Fact::Start {
+            utc_minus_boot_ns: 1_700_000_000_000_000_000,
+            settle_ns: 20 * MS,
+            host: "h".into(),
+            include_arguments: false,
+        });
+        w.fact(&Fact::Attached);
+        w
+    }
+
+    /// A server starts and is asked to initialize.
+    pub fn begin(&mut self) {
+        self.positions = [0; 4];
+        self.exec(ROOT, TREE, STDIN, STDOUT, exec_flag::NEW_TREE, "srv/bin/");
+        self.ask(INITIALIZE);
+        self.answer(INITIALIZED);
+        self.wait(30);
+    }
+
+    pub fn next_call(&mut self) -> u64 {
+        self.calls += 1;
+        self.calls
+    }
+
     fn starting(before_exec: impl Fn(&mut Self)) -> Self {
         let mut w = Self { now: 1000 * MS, ..Self::default() };
         w.fact(&Fact::Start {
@@ -60,8 +90,8 @@ impl World {
     /// The same, after `initialize` was answered and has settled.
     pub fn server() -> Self {
         let mut w = Self::candidate();
-        w.ask(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#);
-        w.answer(r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"s","version":"1"}}}"#);
+        w.ask(INITIALIZE);
+        w.answer(INITIALIZED);
         let identity =
             engine::input::Identity { tree: TREE, tgid: ROOT, name: "srv".into(), ..Default::default() };
         w.fact(&Fact::Identity(identity));
@@ -222,7 +252,7 @@ impl World {
     pub fn lines(&self) -> impl Iterator<Item = &Line> {
         self.outputs.iter().filter_map(|o| match o {
             Output::Line(line) => Some(&**line),
-            Output::Request(_) => None,
+            Output::Request(_) | Output::Answer(_) => None,
         })
     }
 

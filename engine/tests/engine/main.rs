@@ -4,5 +4,6 @@
 mod attribution;
 mod common;
 mod golden;
+mod learning;
 mod properties;
 mod schema;

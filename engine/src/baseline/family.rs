@@ -1,0 +1,93 @@
+//! A set of members, how often each was seen, and in which sessions.
+
+use std::{collections::BTreeSet, collections::HashMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of one member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Occurrences in first calls of a tool (in its scope).
+    pub first_calls: u64,
+    /// Other occurrences.
+    pub count: u64,
+    /// Sessions that had it.
+    pub sessions: u32,
+    /// The first of them.
+    pub first_session: u32,
+    /// The last of them.
+    pub last_session: u32,
+    /// First seen, UTC ns.
+    pub first_utc: i64,
+    /// Last seen, UTC ns.
+    pub last_utc: i64,
+    /// A person ratified it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ratified: bool,
+}
+
+/// One set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Family {
+    pub(crate) members: HashMap<Arc<str>, Member>,
+    /// Members that found no room: what is known of this set is not whole, and it says so.
+    #[serde(default)]
+    pub(crate) refused: u64,
+}
+
+/// One occurrence to be learned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct When {
+    pub(crate) session: u32,
+    pub(crate) utc: i64,
+    pub(crate) first_call: bool,
+    pub(crate) count: u64,
+}
+
+impl Family {
+    /// Is it a member?
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// Learns an occurrence; false when there was no room.
+    pub(crate) fn learn(&mut self, name: &Arc<str>, when: When, capacity: usize) -> bool {
+        if !self.members.contains_key(name) && self.members.len() >= capacity {
+            self.refused += 1;
+            return false;
+        }
+        let m = self.members.entry(Arc::clone(name)).or_insert(Member {
+            first_session: when.session,
+            first_utc: when.utc,
+            ..Member::default()
+        });
+        if m.sessions == 0 || m.last_session != when.session {
+            m.sessions += 1;
+            m.last_session = when.session;
+        }
+        m.last_utc = m.last_utc.max(when.utc);
+        if when.first_call {
+            m.first_calls = m.first_calls.saturating_add(when.count);
+        } else {
+            m.count = m.count.saturating_add(when.count);
+        }
+        true
+    }
+
+    /// Sessions that had a member which no other session had: leaving one of them out, its member
+    /// would have been new in it.
+    pub(crate) fn singles(&self, into: &mut BTreeSet<u32>) {
+        into.extend(self.members.values().filter(|m| m.sessions == 1).map(|m| m.first_session));
+    }
+
+    /// Members by name.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<(&Arc<str>, &Member)> {
+        let mut all: Vec<_> = self.members.iter().collect();
+        all.sort_by_key(|(name, _)| *name);
+        all
+    }
+}

@@ -1,0 +1,560 @@
+//! Baselines: what is normal for one server identity, scope by scope.
+//!
+//! # Layout
+//! - [`roots`], [`general`]: names in terms that hold on the next call and the next host
+//! - [`family`]: sets with incidence by session; [`numbers`]: histograms and session maxima
+//! - [`risk`]: which of them may be tested within the budget of false findings
+//! - [`view`]: what people are shown
+
+pub mod family;
+pub mod general;
+pub mod numbers;
+pub mod risk;
+pub mod roots;
+pub mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use family::{Family, When};
+use numbers::{Metric, Number};
+
+use crate::{
+    act::{Access, Act},
+    input::Identity,
+    output::SyscallAbi,
+};
+use roots::Roots;
+
+/// Whom a baseline belongs to. Names are claims; user and digest are not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// User id.
+    pub uid: u32,
+    /// Name of the server.
+    pub name: String,
+    /// Digest of the entry point, else the version it claims, else empty.
+    pub digest: String,
+}
+
+impl Key {
+    /// The key of an identity.
+    #[must_use]
+    pub fn of(identity: &Identity, uid: u32) -> Self {
+        let mut digest = identity.digest.clone().unwrap_or_default();
+        digest.truncate(16);
+        if let Some(version) = &identity.version {
+            // An entry point may stay the same while what it imports changes.
+            digest = format!("{digest}+{version}");
+        }
+        Self { uid, name: identity.name.clone(), digest }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.uid, self.name, self.digest)
+    }
+}
+
+/// What sets are kept of.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are those of the acts")]
+pub enum Dimension {
+    Exec,
+    Read,
+    Write,
+    Delete,
+    Change,
+    Connect,
+    Listen,
+    Dns,
+    Unix,
+    Syscall,
+    Special,
+    Uring,
+}
+
+/// Most levels that a dimension has, fine to coarse.
+pub const LEVELS: usize = 3;
+
+/// An act in general terms: its name at each level, fine to coarse.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Item {
+    /// What it is of.
+    pub dimension: Dimension,
+    /// Names; never empty.
+    pub levels: Vec<Arc<str>>,
+}
+
+/// An act in general terms; `None` for acts that are no baseline's business.
+#[must_use]
+pub fn item(act: &Act<'_>, roots: &Roots) -> Option<Item> {
+    fn of<const N: usize>(dimension: Dimension, levels: [String; N]) -> Item {
+        Item { dimension, levels: levels.into_iter().map(Arc::from).collect() }
+    }
+    Some(match act {
+        Act::Exec { file, argv, script, .. } => {
+            let [path, _, _] = general::path(script.unwrap_or(file), roots);
+            let shape = general::shape(argv, roots);
+            of(Dimension::Exec, [format!("{path} · {shape}"), path])
+        }
+        Act::File { access, path, .. } => {
+            let dimension = match access {
+                Access::Read => Dimension::Read,
+                Access::Write => Dimension::Write,
+                Access::Delete => Dimension::Delete,
+                Access::Change => Dimension::Change,
+            };
+            of(dimension, general::path(path, roots))
+        }
+        Act::Connect { address, name, port, protocol } => {
+            of(Dimension::Connect, general::destination(*address, *name, *port, protocol))
+        }
+        Act::Listen { address, port, protocol } => {
+            let class = general::address_class(*address);
+            let port = if *port == 0 || *port >= 32768 { "{high}".into() } else { port.to_string() };
+            of(Dimension::Listen, [format!("{class}:{port}/{protocol}")])
+        }
+        Act::Dns { name, .. } => of(Dimension::Dns, general::domain(name)),
+        Act::Unix { path, listen } => {
+            let [fine, _, area] = general::path(path, roots);
+            let act = if *listen { "bind " } else { "" };
+            of(Dimension::Unix, [format!("{act}{fine}"), format!("{act}{area}")])
+        }
+        Act::Syscall { abi, nr } => {
+            let table = match abi {
+                SyscallAbi::X86_64 => "x86_64",
+                SyscallAbi::I386 => "i386",
+            };
+            of(Dimension::Syscall, [format!("{table}:{nr}")])
+        }
+        Act::Special { name, .. } => of(Dimension::Special, [(*name).to_owned()]),
+        Act::Uring { name } => of(Dimension::Uring, [(*name).to_owned()]),
+        // What it goes to is judged where it connects; the name itself by a detector.
+        Act::Sni { .. } => return None,
+    })
+}
+
+/// What a baseline is kept of: a scope, all calls of a tool in one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ScopeKey {
+    /// Exec to first request.
+    Startup,
+    /// No call in flight.
+    Ambient,
+    /// All calls of a session together: only means are kept of it.
+    Session,
+    /// The calls of a tool. First calls of a tool in a session have numbers of their own.
+    Tool(String),
+}
+
+impl fmt::Display for ScopeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Startup => f.write_str("startup"),
+            Self::Ambient => f.write_str("ambient"),
+            Self::Session => f.write_str("session"),
+            Self::Tool(name) => write!(f, "tool {name}"),
+        }
+    }
+}
+
+/// What is normal in one scope.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeBaseline {
+    /// Calls (startups, ambient minutes) that taught it.
+    pub calls: u64,
+    /// Sessions that it was seen in.
+    pub sessions: u32,
+    last_session: u32,
+    /// Sets by dimension and level.
+    sets: BTreeMap<Dimension, [Family; LEVELS]>,
+    /// Numbers of steady calls.
+    #[serde(with = "as_pairs")]
+    numbers: BTreeMap<(bool, Metric), NumberBox>,
+}
+
+impl ScopeBaseline {
+    /// The coarsest members of a dimension, most frequent first.
+    #[must_use]
+    pub fn coarse(&self, dimension: Dimension) -> Vec<&Arc<str>> {
+        let Some(sets) = self.sets.get(&dimension) else {
+            return Vec::new();
+        };
+        // Destinations are best known by name.
+        let level = if dimension == Dimension::Connect { 0 } else { levels_of(dimension) - 1 };
+        let mut all = sets[level].sorted();
+        all.sort_by_key(|(_, m)| std::cmp::Reverse(m.count + m.first_calls));
+        all.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// A number that is compared by what it would alarm at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+struct NumberBox(Number);
+
+impl PartialEq for NumberBox {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.count() == other.0.count() && self.0.max() == other.0.max()
+    }
+}
+
+mod as_pairs {
+    //! JSON keys are strings; these are pairs.
+    use serde::{Deserialize as _, Serialize as _};
+
+    use super::{BTreeMap, Metric, NumberBox};
+
+    type Map = BTreeMap<(bool, Metric), NumberBox>;
+
+    pub(super) fn serialize<S: serde::Serializer>(map: &Map, s: S) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Map, D::Error> {
+        Ok(Vec::<((bool, Metric), NumberBox)>::deserialize(d)?.into_iter().collect())
+    }
+}
+
+/// Which alarm a tested family is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Test {
+    Set(ScopeKey, Dimension, usize),
+    Number(ScopeKey, bool, Metric),
+}
+
+/// Where a baseline stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum State {
+    /// Too little is known to say that anything is unusual.
+    #[default]
+    Learning,
+    /// Deviations are findings.
+    Active,
+    /// Another version or digest of a known server: it is compared with what that one did.
+    Stale {
+        /// The baseline that it is compared with.
+        predecessor: String,
+    },
+}
+
+/// What is normal for one server identity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// Whose.
+    pub key: Key,
+    /// Package, a claim.
+    pub package: Option<String>,
+    /// Version, a claim.
+    pub version: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// Sessions so far; they are numbered from 1.
+    pub sessions: u32,
+    /// Sessions that had a call: the trials.
+    pub trials: u32,
+    /// Calls that taught it.
+    pub calls: u64,
+    /// First and last session's begin, UTC ns.
+    pub since_utc: i64,
+    /// See `since_utc`.
+    pub last_utc: i64,
+    /// Who ratified it, and when (UTC ns).
+    pub ratified: Option<(String, i64)>,
+    /// Members in all sets.
+    pub members: u64,
+    /// Something found no room.
+    pub too_large: bool,
+    #[serde(with = "scopes_as_pairs")]
+    scopes: BTreeMap<ScopeKey, ScopeBaseline>,
+    #[serde(skip)]
+    tested: BTreeSet<Test>,
+    /// Bound of the tested families.
+    #[serde(skip)]
+    bound: f64,
+    #[serde(skip)]
+    allowed: f64,
+}
+
+mod scopes_as_pairs {
+    //! JSON keys are strings; a scope is more.
+    use serde::{Deserialize as _, Serialize as _};
+
+    use super::{BTreeMap, ScopeBaseline, ScopeKey};
+
+    type Map = BTreeMap<ScopeKey, ScopeBaseline>;
+
+    pub(super) fn serialize<S: serde::Serializer>(map: &Map, s: S) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Map, D::Error> {
+        Ok(Vec::<(ScopeKey, ScopeBaseline)>::deserialize(d)?.into_iter().collect())
+    }
+}
+
+/// Bounds of one baseline.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Members of one set.
+    pub set: usize,
+    /// Members of all sets of a server.
+    pub server: u64,
+    /// Tools of a server.
+    pub tools: usize,
+}
+
+impl Baseline {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(key: Key, identity: &Identity) -> Self {
+        Self {
+            key,
+            package: identity.package.clone(),
+            version: identity.version.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// A session begins; its number.
+    pub(crate) fn begin_session(&mut self, utc: i64) -> u32 {
+        self.sessions += 1;
+        if self.since_utc == 0 {
+            self.since_utc = utc;
+        }
+        self.last_utc = utc;
+        self.sessions
+    }
+
+    /// Learns an item in a scope.
+    pub(crate) fn learn(&mut self, scope: &ScopeKey, item: &Item, when: When, limits: Limits) {
+        let full = self.members >= limits.server;
+        let Some(s) = self.scope_mut(scope, limits) else {
+            self.too_large = true;
+            return;
+        };
+        let sets = s.sets.entry(item.dimension).or_default();
+        let (mut added, mut refused) = (0, false);
+        for (level, name) in item.levels.iter().enumerate() {
+            let before = sets[level].members.len();
+            // A coarser level has far fewer members: room for it is kept.
+            let capacity = if full { before } else { limits.set };
+            refused |= !sets[level].learn(name, when, capacity);
+            added += (sets[level].members.len() - before) as u64;
+        }
+        self.members += added;
+        self.too_large |= refused;
+    }
+
+    /// Learns a number of a call.
+    pub(crate) fn learn_number(
+        &mut self,
+        scope: &ScopeKey,
+        first: bool,
+        metric: Metric,
+        value: u64,
+        session: u32,
+        limits: Limits,
+    ) {
+        if let Some(s) = self.scope_mut(scope, limits) {
+            s.numbers
+                .entry((first, metric))
+                .or_insert_with(|| NumberBox(Number::new(metric)))
+                .0
+                .learn(value, session);
+        }
+    }
+
+    /// A call (a startup, an ambient minute) taught this scope.
+    pub(crate) fn learned_call(&mut self, scope: &ScopeKey, session: u32, limits: Limits) {
+        if matches!(scope, ScopeKey::Tool(_)) {
+            self.calls += 1;
+        }
+        if let Some(s) = self.scope_mut(scope, limits) {
+            s.calls += 1;
+            if s.last_session != session {
+                s.last_session = session;
+                s.sessions += 1;
+            }
+        }
+    }
+
+    fn scope_mut(&mut self, scope: &ScopeKey, limits: Limits) -> Option<&mut ScopeBaseline> {
+        if !self.scopes.contains_key(scope) {
+            if self.scopes.len() >= limits.tools {
+                return None;
+            }
+            self.scopes.insert(scope.clone(), ScopeBaseline::default());
+        }
+        self.scopes.get_mut(scope)
+    }
+
+    /// A scope.
+    #[must_use]
+    pub fn scope(&self, scope: &ScopeKey) -> Option<&ScopeBaseline> {
+        self.scopes.get(scope)
+    }
+
+    /// Names of the tools that it knows.
+    pub fn tools(&self) -> impl Iterator<Item = &str> {
+        self.scopes.keys().filter_map(|k| if let ScopeKey::Tool(t) = k { Some(t.as_str()) } else { None })
+    }
+
+    /// The coarsest level at which an item is new in a scope, if that level may be tested. `seen`: whether
+    /// it is new at any level at all, tested or not.
+    pub(crate) fn novelty(&self, scope: &ScopeKey, item: &Item) -> Novelty {
+        let Some(s) = self.scopes.get(scope) else {
+            return Novelty { new: true, tested: None };
+        };
+        let sets = s.sets.get(&item.dimension);
+        let mut novelty = Novelty { new: false, tested: None };
+        for (level, name) in item.levels.iter().enumerate() {
+            if sets.is_some_and(|sets| sets[level].has(name)) {
+                if level == 0 {
+                    break;
+                }
+                continue;
+            }
+            novelty.new = true;
+            if self.tested.contains(&Test::Set(scope.clone(), item.dimension, level)) {
+                novelty.tested = Some(level);
+            }
+        }
+        novelty
+    }
+
+    /// Where a number of a scope becomes an alarm, if it is tested; and the highest seen.
+    pub(crate) fn number_limit(&self, scope: &ScopeKey, first: bool, metric: Metric) -> Option<(u64, u64, u64)> {
+        if !self.tested.contains(&Test::Number(scope.clone(), first, metric)) {
+            return None;
+        }
+        let s = self.scopes.get(scope)?;
+        match s.numbers.get(&(first, metric)) {
+            Some(n) => Some((n.0.limit(), n.0.max(), n.0.count())),
+            // Only values above nothing are kept.
+            None => {
+                let (_, floor) = metric.effect_size();
+                Some((floor, 0, s.calls))
+            }
+        }
+    }
+
+    /// Chooses what is tested so that false findings stay within `allowed`: the highest chance that a
+    /// session may have one.
+    pub(crate) fn assess(&mut self, allowed: f64) {
+        let mut tests = Vec::new();
+        let mut singles = Vec::new();
+        let trials = u64::from(self.trials);
+        for (key, s) in &self.scopes {
+            // What was seen in few sessions says little about the next, whatever the whole says.
+            if u64::from(s.sessions) < FEWEST_SESSIONS {
+                continue;
+            }
+            for dimension in DIMENSIONS {
+                for level in 0..levels_of(dimension) {
+                    let family = s.sets.get(&dimension).map(|sets| &sets[level]);
+                    if family.is_some_and(|f| f.refused > 0) {
+                        continue;
+                    }
+                    let mut set = BTreeSet::new();
+                    if let Some(family) = family {
+                        family.singles(&mut set);
+                    }
+                    tests.push(Test::Set(key.clone(), dimension, level));
+                    singles.push(set);
+                }
+            }
+            for metric in Metric::ALL {
+                for first in [false, true] {
+                    let single = s.numbers.get(&(first, metric)).and_then(|n| n.0.single());
+                    tests.push(Test::Number(key.clone(), first, metric));
+                    singles.push(single.into_iter().collect());
+                }
+            }
+        }
+        let choice = risk::choose(&singles, trials, allowed);
+        self.bound = choice.bound;
+        self.allowed = allowed;
+        self.tested =
+            tests.into_iter().zip(&choice.tested).filter(|(_, tested)| **tested).map(|(t, _)| t).collect();
+        if self.state == State::Learning && !self.tested.is_empty() {
+            self.state = State::Active;
+        }
+    }
+
+    /// Upper 95 % bound on the chance that a session has a false finding.
+    #[must_use]
+    pub fn bound(&self) -> f64 {
+        self.bound
+    }
+
+    /// Sessions that are still needed before anything may be tested.
+    #[must_use]
+    pub fn needs_sessions(&self) -> u64 {
+        risk::sessions_needed(self.allowed)
+            .max(FEWEST_SESSIONS)
+            .saturating_sub(u64::from(self.trials))
+    }
+
+    /// Marks all members as ratified.
+    pub(crate) fn ratify(&mut self, by: &str, utc: i64) {
+        self.ratified = Some((by.to_owned(), utc));
+        for s in self.scopes.values_mut() {
+            for family in s.sets.values_mut().flatten() {
+                family.members.values_mut().for_each(|m| m.ratified = true);
+            }
+        }
+        if matches!(self.state, State::Stale { .. }) {
+            self.state = State::Learning;
+        }
+    }
+}
+
+/// A scope that was seen in fewer sessions is not tested.
+const FEWEST_SESSIONS: u64 = 10;
+
+const DIMENSIONS: [Dimension; 12] = [
+    Dimension::Exec,
+    Dimension::Read,
+    Dimension::Write,
+    Dimension::Delete,
+    Dimension::Change,
+    Dimension::Connect,
+    Dimension::Listen,
+    Dimension::Dns,
+    Dimension::Unix,
+    Dimension::Syscall,
+    Dimension::Special,
+    Dimension::Uring,
+];
+
+fn levels_of(dimension: Dimension) -> usize {
+    match dimension {
+        Dimension::Read | Dimension::Write | Dimension::Delete | Dimension::Change | Dimension::Connect => 3,
+        Dimension::Exec | Dimension::Dns | Dimension::Unix => 2,
+        Dimension::Listen | Dimension::Syscall | Dimension::Special | Dimension::Uring => 1,
+    }
+}
+
+/// How new an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Novelty {
+    /// It was not seen at the finest level.
+    pub(crate) new: bool,
+    /// The coarsest level that is new and may be tested.
+    pub(crate) tested: Option<usize>,
+}

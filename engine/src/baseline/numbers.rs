@@ -1,0 +1,205 @@
+//! Numbers of calls: how much is usual, and what would be far beyond it.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// From request to reply, ns.
+    Duration,
+    /// CPU time, ns.
+    Cpu,
+    /// Peak resident set, bytes.
+    Memory,
+    /// Bytes sent.
+    BytesOut,
+    /// Bytes received.
+    BytesIn,
+    /// Files opened.
+    Files,
+    /// Connects and datagrams to new destinations.
+    Connects,
+    /// Processes born.
+    Children,
+    /// Open descriptors when the call had settled.
+    Descriptors,
+    /// Threads when the call had settled.
+    Threads,
+    /// Bytes of the reply.
+    ReplyBytes,
+    /// Files made or opened for writing.
+    Writes,
+    /// Mean bytes sent a call, over the session so far.
+    MeanBytesOut,
+    /// Mean questions to a resolver a call, over the session so far.
+    MeanQuestions,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Duration,
+        Self::Cpu,
+        Self::Memory,
+        Self::BytesOut,
+        Self::BytesIn,
+        Self::Files,
+        Self::Connects,
+        Self::Children,
+        Self::Descriptors,
+        Self::Threads,
+        Self::ReplyBytes,
+        Self::Writes,
+        Self::MeanBytesOut,
+        Self::MeanQuestions,
+    ];
+
+    /// As people write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duration => "duration",
+            Self::Cpu => "CPU time",
+            Self::Memory => "memory",
+            Self::BytesOut => "bytes sent",
+            Self::BytesIn => "bytes received",
+            Self::Files => "files opened",
+            Self::Connects => "connects",
+            Self::Children => "processes started",
+            Self::Descriptors => "open descriptors",
+            Self::Threads => "threads",
+            Self::ReplyBytes => "reply bytes",
+            Self::Writes => "files written",
+            Self::MeanBytesOut => "bytes sent a call on average",
+            Self::MeanQuestions => "DNS questions a call on average",
+        }
+    }
+
+    /// An alarm needs a value beyond `factor` times the highest seen, plus `floor`: a new maximum
+    /// by a little is what the next call may always bring. Times have the widest margin, because a
+    /// busy machine stretches them.
+    #[must_use]
+    pub fn effect_size(self) -> (u64, u64) {
+        match self {
+            Self::Duration => (4, 5_000_000_000),
+            Self::Cpu => (4, 1_000_000_000),
+            Self::Memory => (2, 128 << 20),
+            Self::BytesOut => (3, 32 << 10),
+            Self::BytesIn => (4, 1 << 20),
+            Self::Files => (3, 200),
+            Self::Connects => (3, 10),
+            Self::Children => (3, 8),
+            Self::Descriptors => (2, 64),
+            Self::Threads => (2, 16),
+            Self::ReplyBytes => (4, 256 << 10),
+            Self::Writes => (3, 20),
+            Self::MeanBytesOut => (3, 256),
+            Self::MeanQuestions => (3, 2),
+        }
+    }
+}
+
+/// The two highest session maxima, so that each session can be judged without itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Top {
+    session: u32,
+    value: u64,
+    other: u64,
+}
+
+/// One metric of one scope.
+#[derive(Clone, Debug)]
+pub struct Number {
+    metric: Metric,
+    histogram: Histogram<u32>,
+    top: Top,
+}
+
+impl Number {
+    pub(crate) fn new(metric: Metric) -> Self {
+        // One significant digit: a quantile is a figure for people, alarms use the exact maximum, and
+        // a host may have thousands of these.
+        let mut histogram = Histogram::new(1).unwrap_or_else(|_| unreachable!("one digit is allowed"));
+        histogram.auto(true);
+        Self { metric, histogram, top: Top::default() }
+    }
+
+    /// Learns a value.
+    pub(crate) fn learn(&mut self, value: u64, session: u32) {
+        self.histogram.saturating_record(value);
+        let t = &mut self.top;
+        if session == t.session {
+            t.value = t.value.max(value);
+        } else if value > t.value {
+            *t = Top { session, value, other: t.value };
+        } else {
+            t.other = t.other.max(value);
+        }
+    }
+
+    /// Values learned.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Highest value learned.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.top.value
+    }
+
+    /// A quantile of the values, within 10 %.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> u64 {
+        self.histogram.value_at_quantile(q)
+    }
+
+    /// Where an alarm would begin.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        limit(self.metric, self.top.value)
+    }
+
+    /// The session that would have been an alarm, had the others been learned without it.
+    pub(crate) fn single(&self) -> Option<u32> {
+        (self.count() > 0 && self.top.value > limit(self.metric, self.top.other)).then_some(self.top.session)
+    }
+}
+
+fn limit(metric: Metric, highest: u64) -> u64 {
+    let (factor, floor) = metric.effect_size();
+    highest.saturating_mul(factor).saturating_add(floor)
+}
+
+/// As stored: the histogram as its recorded values and counts.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    metric: Metric,
+    values: Vec<(u64, u32)>,
+    top: Top,
+}
+
+impl Serialize for Number {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let values =
+            self.histogram.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
+        Stored { metric: self.metric, values, top: self.top }.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let stored = Stored::deserialize(d)?;
+        let mut number = Self::new(stored.metric);
+        for (value, count) in stored.values {
+            number.histogram.saturating_record_n(value, count);
+        }
+        number.top = stored.top;
+        Ok(number)
+    }
+}

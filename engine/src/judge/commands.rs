@@ -1,0 +1,166 @@
+//! What people decide, and what was stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, Judge, ModeRule, calls::Waiting};
+use crate::baseline::Baseline;
+
+/// A decision of a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Detection settings.
+    Configure {
+        /// The settings.
+        config: Config,
+    },
+    /// What a baseline holds is right.
+    Ratify {
+        /// Its key.
+        baseline: String,
+        /// Who says so.
+        by: String,
+    },
+    /// A baseline is forgotten.
+    Reset {
+        /// Its key.
+        baseline: String,
+    },
+    /// A finding has been looked at.
+    Ack {
+        /// Its id.
+        finding: String,
+        /// What it is about is to be expected: learn it.
+        expected: bool,
+    },
+    /// Mode of a server or tool; replaces an earlier one for the same.
+    Mode {
+        /// Which, and what.
+        rule: ModeRule,
+    },
+}
+
+/// What is kept over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stored {
+    /// Baselines.
+    pub baselines: Vec<Baseline>,
+    /// Behaviour that waits for a person, by finding.
+    pub waiting: Vec<(String, Waiting)>,
+    /// Modes.
+    pub modes: Vec<ModeRule>,
+}
+
+impl Judge {
+    /// Does what a person decided; a sentence that says what was done, or why not.
+    ///
+    /// # Errors
+    /// When there is no such thing.
+    pub fn command(&mut self, command: &Command) -> Result<String, String> {
+        match command {
+            Command::Configure { config } => {
+                self.config = config.clone();
+                self.assess_all();
+                Ok("settings are in force".into())
+            }
+            Command::Ratify { baseline, by } => {
+                let key = self.find(baseline)?;
+                let utc = self.now_utc;
+                if let Some(b) = self.baselines.get_mut(&key) {
+                    b.ratify(by, utc);
+                }
+                for i in self.instances.values_mut().filter(|i| i.key.as_ref() == Some(&key)) {
+                    i.compared = None;
+                }
+                self.dirty.insert(key.clone());
+                self.assess(&key);
+                Ok(format!("baseline {key} is ratified"))
+            }
+            Command::Reset { baseline } => {
+                let key = self.find(baseline)?;
+                if let Some(old) = self.baselines.get(&key) {
+                    let mut fresh = Baseline::default();
+                    fresh.key = key.clone();
+                    fresh.package.clone_from(&old.package);
+                    fresh.version.clone_from(&old.version);
+                    self.baselines.insert(key.clone(), fresh);
+                }
+                let utc = self.now_utc;
+                let b = self.baselines.get_mut(&key);
+                if let Some(b) = b {
+                    for i in self.instances.values_mut().filter(|i| i.key.as_ref() == Some(&key)) {
+                        i.session = b.begin_session(utc);
+                        i.compared = None;
+                        i.counted = false;
+                    }
+                }
+                self.waiting.retain(|_, w| !w.is_of(&key));
+                self.dirty.insert(key.clone());
+                Ok(format!("baseline {key} is forgotten; it is learned anew"))
+            }
+            Command::Ack { finding, expected } => {
+                let known = self.book.close(finding).is_some();
+                if *expected {
+                    let learned = self.learn_waiting(finding);
+                    return Ok(if learned {
+                        format!("finding {finding} is to be expected: what it is about was learned")
+                    } else {
+                        format!("finding {finding} is acknowledged; nothing of it was waiting to be learned")
+                    });
+                }
+                self.waiting.remove(finding);
+                let open = if known { "" } else { " (it was not open any more)" };
+                Ok(format!("finding {finding} is acknowledged{open}"))
+            }
+            Command::Mode { rule } => {
+                self.modes.retain(|m| m.server != rule.server || m.tool != rule.tool);
+                self.modes.push(rule.clone());
+                let tool = rule.tool.as_deref().map(|t| format!(" tool {t}")).unwrap_or_default();
+                Ok(format!("{}{tool} is in mode {:?}", rule.server, rule.mode).to_lowercase())
+            }
+        }
+    }
+
+    /// Takes in what was kept.
+    pub fn restore(&mut self, stored: Stored) {
+        for b in stored.baselines {
+            self.now_utc = self.now_utc.max(b.last_utc);
+            self.baselines.insert(b.key.clone(), b);
+        }
+        self.waiting.extend(stored.waiting);
+        self.modes.extend(stored.modes);
+        self.assess_all();
+    }
+
+    /// All that is to be kept.
+    #[must_use]
+    pub fn stored(&self) -> Stored {
+        Stored {
+            baselines: self.baselines.values().cloned().collect(),
+            waiting: self.waiting.iter().map(|(k, w)| (k.clone(), w.clone())).collect(),
+            modes: self.modes.clone(),
+        }
+    }
+
+    fn assess_all(&mut self) {
+        let keys: Vec<_> = self.baselines.keys().cloned().collect();
+        keys.iter().for_each(|k| self.assess(k));
+    }
+
+    fn find(&self, name: &str) -> Result<crate::baseline::Key, String> {
+        self.baseline(name).map(|b| b.key.clone()).ok_or_else(|| {
+            let same: Vec<String> = self
+                .baselines
+                .keys()
+                .filter(|k| k.name == name || k.to_string().contains(name))
+                .map(ToString::to_string)
+                .collect();
+            if same.is_empty() {
+                format!("there is no baseline {name}; `toolwarden baseline list` shows all")
+            } else {
+                format!("{name} may mean {}", same.join(" or "))
+            }
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! What an operator sets.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::baseline::Limits;
+
+/// Detection by baselines and rules.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// False findings that baselines may make, a host and day.
+    pub budget_per_day: f64,
+    /// Sessions of a server that a day is expected to have; learned when absent.
+    pub sessions_per_day: Option<f64>,
+    /// Members of one set of a baseline.
+    pub max_members: usize,
+    /// Members of all sets of a server's baseline.
+    pub max_members_per_server: u64,
+    /// Tools of a server that baselines are kept for.
+    pub max_tools: usize,
+    /// What may make findings: for evaluation.
+    pub baselines: bool,
+    /// See `baselines`: rules and detectors.
+    pub rules: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            budget_per_day: 1.0,
+            sessions_per_day: None,
+            max_members: 4096,
+            max_members_per_server: 100_000,
+            max_tools: 512,
+            baselines: true,
+            rules: true,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { set: self.max_members, server: self.max_members_per_server, tools: self.max_tools }
+    }
+}
+
+/// What is done about what a server does.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Learn; rules and detectors tell, baselines do not.
+    Learn,
+    /// Baselines tell too.
+    #[default]
+    Watch,
+    /// A ratified baseline becomes kernel policy.
+    Enforce,
+}
+
+/// Mode of servers and tools, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModeRule {
+    /// Server name; `*` for all.
+    pub server: String,
+    /// Tool; all when absent.
+    pub tool: Option<String>,
+    /// The mode.
+    pub mode: Mode,
+}

@@ -1,0 +1,308 @@
+//! The judge: compares what servers do with rules, detectors and baselines, and teaches baselines.
+//!
+//! It sees only lines, as people do; so what it says can be checked against what was printed.
+//!
+//! # Layout
+//! - [`config`]: what an operator sets
+//! - `instance`: a running server, and what its calls did so far
+//! - `effects`: an effect: rules, detectors, novelty
+//! - `calls`: an ended call: numbers, and learning
+//! - `book`: findings, one for each cause
+//! - `commands`: what people decide
+//! - `words`: sentences
+
+mod book;
+mod calls;
+mod commands;
+pub mod config;
+mod effects;
+mod instance;
+mod words;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use crate::{
+    baseline::{Baseline, Key, State, roots::Roots},
+    finding::{Evidence, Finding, Kind, Origin},
+    input::Identity,
+    output::{Basis, Certainty, Line, Scope, ScopeKind, ServerEvent, ServerLine},
+};
+use book::{Book, Draft};
+pub use commands::{Command, Stored};
+pub use config::{Config, Mode, ModeRule};
+use instance::Instance;
+
+/// Behaviour of calls with findings that wait for a person.
+const WAITING: usize = 1024;
+/// Ambient behaviour is taken in pieces of this length.
+const AMBIENT_NS: u64 = 60_000_000_000;
+/// Counts of open findings are told this often at most.
+const TELL_NS: u64 = 1_000_000_000;
+/// Calls after which it is decided anew what may be tested.
+const ASSESS_CALLS: u64 = 64;
+/// A day, ns.
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// Compares and learns.
+#[derive(Debug, Default)]
+pub struct Judge {
+    config: Config,
+    modes: Vec<ModeRule>,
+    baselines: BTreeMap<Key, Baseline>,
+    instances: HashMap<String, Instance>,
+    /// Identities that came before the line that tells of them.
+    identities: HashMap<String, Identity>,
+    book: Book,
+    waiting: BTreeMap<String, calls::Waiting>,
+    /// Baselines that changed since they were last stored.
+    dirty: BTreeSet<Key>,
+    now_utc: i64,
+    told_ns: u64,
+}
+
+impl Judge {
+    /// It became known who a server is; its line follows.
+    pub(crate) fn identify(&mut self, server: String, identity: &Identity) {
+        self.identities.insert(server, identity.clone());
+    }
+
+    /// Looks at a line.
+    pub(crate) fn observe(&mut self, line: &Line, out: &mut Vec<Finding>) {
+        match line {
+            Line::Server(l) => self.on_server(l),
+            Line::Effect(l) => self.on_effect(l),
+            Line::Call(l) => self.on_call(l),
+            Line::Lost(l) => {
+                // Counting went on without a map entry: nothing was lost.
+                if !l.cause.starts_with("full:aggregation") {
+                    self.instances.values_mut().for_each(Instance::taint_all);
+                }
+            }
+            Line::Coverage(_) | Line::Finding(_) => {}
+        }
+        if self.book.waits() {
+            self.book.tell(matches!(line, Line::Call(_)), |f| out.push(f));
+        }
+    }
+
+    /// Time passes.
+    pub(crate) fn tick(&mut self, now_ns: u64, out: &mut Vec<Finding>) {
+        if now_ns.saturating_sub(self.told_ns) > TELL_NS {
+            self.told_ns = now_ns;
+            self.book.tell(true, |f| out.push(f));
+        }
+    }
+
+    /// Tells everything that waits.
+    pub(crate) fn finish(&mut self, out: &mut Vec<Finding>) {
+        let ids: Vec<String> = self.instances.keys().cloned().collect();
+        for id in ids {
+            self.end(&id);
+        }
+        self.book.tell(true, |f| out.push(f));
+    }
+
+    fn on_server(&mut self, line: &ServerLine) {
+        self.now_utc = self.now_utc.max(line.time.utc);
+        let id = line.server.id.clone();
+        match line.event {
+            ServerEvent::Found | ServerEvent::Identified => {
+                let i = self.instances.entry(id.clone()).or_insert_with(|| {
+                    Instance::new(Arc::clone(&line.server), Arc::clone(&line.context), line.time.boot_ns)
+                });
+                i.server = Arc::clone(&line.server);
+                i.context = Arc::clone(&line.context);
+                i.partial |= line.startup.partial;
+                if let Some(identity) = self.identities.remove(&id) {
+                    self.bind(&id, &identity, line);
+                }
+            }
+            ServerEvent::Forging => self.on_detected(
+                &id,
+                line,
+                Kind::ForgedCall,
+                "its own request channel",
+                "it can write calls to itself that no client made",
+            ),
+            ServerEvent::Blind => self.on_detected(
+                &id,
+                line,
+                Kind::Blinded,
+                "its channel",
+                "its messages cannot be followed any more, so effects cannot be charged to calls",
+            ),
+            ServerEvent::Ended => self.end(&id),
+        }
+    }
+
+    fn on_detected(&mut self, id: &str, line: &ServerLine, kind: Kind, object: &str, why: &str) {
+        let Some(i) = self.instances.get_mut(id) else {
+            return;
+        };
+        i.taint_all();
+        if !self.config.rules {
+            return;
+        }
+        let detail = line.detail.as_deref().unwrap_or_default();
+        let sentence = format!("Server `{}`: {why} ({detail}).", line.server.name);
+        let draft = server_draft(i, line, kind, object, sentence);
+        self.book.enter(draft);
+    }
+
+    /// A server instance gets its baseline.
+    fn bind(&mut self, id: &str, identity: &Identity, line: &ServerLine) {
+        let uid = line.context.uid;
+        let key = Key::of(identity, uid);
+        let Some(i) = self.instances.get_mut(id) else {
+            return;
+        };
+        i.roots = Roots::new(identity, line.context.project.as_deref());
+        i.package.clone_from(&identity.package);
+        if i.key.as_ref() == Some(&key) {
+            return;
+        }
+        let mut told = None;
+        if !self.baselines.contains_key(&key) {
+            let mut baseline = Baseline::new(key.clone(), identity);
+            // The latest baseline of the same name and user is what it was until now.
+            let before = self
+                .baselines
+                .values()
+                .filter(|b| b.key.uid == uid && b.key.name == key.name)
+                .max_by_key(|b| b.last_utc);
+            if let Some(before) = before {
+                let what = match (&before.version, &identity.version) {
+                    (Some(a), Some(b)) if a != b => format!("version {b} instead of {a}"),
+                    _ => "another entry point under the same name".into(),
+                };
+                told = Some((Kind::ServerChanged, what));
+                if before.state == State::Active || before.ratified.is_some() {
+                    baseline.state = State::Stale { predecessor: before.key.to_string() };
+                }
+            } else {
+                told = Some((Kind::NewServer, "it was never seen on this host before".into()));
+            }
+            self.baselines.insert(key.clone(), baseline);
+        }
+        let Some(baseline) = self.baselines.get_mut(&key) else {
+            return;
+        };
+        i.session = baseline.begin_session(line.time.utc);
+        let predecessor = match &baseline.state {
+            State::Stale { predecessor } => Some(predecessor.clone()),
+            _ => None,
+        };
+        i.compared = predecessor.and_then(|p| self.baselines.keys().find(|k| k.to_string() == p).cloned());
+        i.key = Some(key.clone());
+        self.dirty.insert(key.clone());
+        if let Some((kind, what)) = told
+            && self.config.rules
+        {
+            let sentence = match kind {
+                Kind::NewServer => format!("Server `{}` is new: {what}.", line.server.name),
+                _ => format!(
+                    "Server `{}` is not what it was: {what}. It is compared with what it did before until a \
+                     person ratifies it.",
+                    line.server.name
+                ),
+            };
+            let Some(i) = self.instances.get(id) else { return };
+            let object = line.entry.clone().unwrap_or_else(|| line.server.name.clone());
+            let draft = server_draft(i, line, kind, &object, sentence);
+            self.book.enter(draft);
+        }
+        self.assess(&key);
+        if let Some(other) = self.instances.get(id).and_then(|i| i.compared.clone()) {
+            self.assess(&other);
+        }
+    }
+
+    /// Decides what of a baseline may be tested.
+    fn assess(&mut self, key: &Key) {
+        let servers = self.baselines.values().filter(|b| !matches!(b.state, State::Stale { .. })).count();
+        let now = self.now_utc;
+        let config = &self.config;
+        let Some(b) = self.baselines.get_mut(key) else {
+            return;
+        };
+        let days = (now.saturating_sub(b.since_utc) as f64 / DAY_NS as f64).max(1.0);
+        let rate = config.sessions_per_day.unwrap_or(f64::from(b.sessions) / days).max(0.01);
+        b.assess(config.budget_per_day / servers.max(1) as f64 / rate);
+    }
+
+    fn mode(&self, server: &str, tool: Option<&str>) -> Mode {
+        // The last rule that matches decides; one for a tool beats one for its server.
+        let fits = |m: &&ModeRule| m.server == "*" || m.server == server;
+        let for_tool =
+            self.modes.iter().rev().filter(fits).find(|m| m.tool.is_some() && m.tool.as_deref() == tool);
+        let for_server = self.modes.iter().rev().filter(fits).find(|m| m.tool.is_none());
+        for_tool.or(for_server).map(|m| m.mode).unwrap_or_default()
+    }
+
+    /// Baselines, by key.
+    pub fn baselines(&self) -> impl Iterator<Item = &Baseline> {
+        self.baselines.values()
+    }
+
+    /// A baseline, by its key as text, or by the server's name if that is unique.
+    pub fn baseline(&self, name: &str) -> Option<&Baseline> {
+        let mut named = self.baselines.values().filter(|b| b.key.name == name);
+        match (self.baselines.values().find(|b| b.key.to_string() == name), named.next(), named.next()) {
+            (Some(b), ..) | (None, Some(b), None) => Some(b),
+            _ => None,
+        }
+    }
+
+    /// Mode of a server and tool, for display.
+    #[must_use]
+    pub fn mode_of(&self, server: &str, tool: Option<&str>) -> Mode {
+        self.mode(server, tool)
+    }
+
+    /// Mode rules.
+    #[must_use]
+    pub fn modes(&self) -> &[ModeRule] {
+        &self.modes
+    }
+
+    /// Open findings.
+    pub fn open_findings(&self) -> impl Iterator<Item = &Finding> {
+        self.book.all()
+    }
+
+    /// Takes the baselines that changed, to be stored.
+    pub fn take_dirty(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.dirty).into_iter().collect()
+    }
+}
+
+
+/// A finding about a server itself.
+fn server_draft(i: &Instance, line: &ServerLine, kind: Kind, object: &str, sentence: String) -> Draft {
+    Draft {
+        server: Arc::clone(&i.server),
+        context: Arc::clone(&i.context),
+        identity: i.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        place: "server".into(),
+        scope: Arc::new(Scope {
+            kind: ScopeKind::Ambient,
+            tool: None,
+            call: None,
+            certainty: Certainty::Certain,
+            basis: Basis::Lineage,
+            candidates: Vec::new(),
+        }),
+        kind,
+        severity: kind.severity(),
+        origin: Origin::Detector,
+        object: object.to_owned(),
+        sentence,
+        permit: String::new(),
+        evidence: Evidence::default(),
+        time: line.time,
+        count: 1,
+    }
+}
