@@ -17,8 +17,8 @@ use crate::input::{Digest, Fact, Input};
 const MAGIC: &[u8; 6] = b"TWREC\n";
 /// Version of the format; it also changes whenever `abi::ABI` does.
 pub const VERSION: u16 = 2 << 8 | abi::ABI;
-/// A frame is never longer: a record is at most 20 KiB, a fact a few.
-const FRAME: usize = 1 << 20;
+/// A frame is never longer: a record is at most 20 KiB, most facts a few, a stored baseline some MiB.
+const FRAME: usize = 64 << 20;
 const HEAD: usize = 13;
 
 /// Why a file is not a recording, and where.

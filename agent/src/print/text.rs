@@ -6,9 +6,12 @@ use std::{
     io::{self, Write},
 };
 
-use engine::output::{
-    CallLine, CallStatus, CoverageState, Effect, EffectLine, Line, NetOp, Scope, ScopeKind, ServerEvent,
-    ServerLine,
+use engine::{
+    finding::{Finding, Severity},
+    output::{
+        CallLine, CallStatus, CoverageState, Effect, EffectLine, Line, NetOp, Scope, ScopeKind, ServerEvent,
+        ServerLine,
+    },
 };
 use owo_colors::{OwoColorize as _, Style};
 
@@ -24,6 +27,7 @@ pub(super) struct Text {
     calls: HashMap<(String, u64), BTreeMap<String, u64>>,
     startup: HashMap<String, u64>,
     lost: BTreeMap<String, u64>,
+    findings: HashMap<String, Severity>,
 }
 
 /// Control characters come from hostile names: they are shown, never sent to the terminal.
@@ -43,7 +47,13 @@ pub(super) fn safe(text: &str) -> String {
 
 impl Text {
     pub(super) fn new(colour: bool) -> Self {
-        Self { colour, calls: HashMap::new(), startup: HashMap::new(), lost: BTreeMap::new() }
+        Self {
+            colour,
+            calls: HashMap::new(),
+            startup: HashMap::new(),
+            lost: BTreeMap::new(),
+            findings: HashMap::new(),
+        }
     }
 
     fn paint(&self, text: &str, style: Style) -> String {
@@ -69,7 +79,27 @@ impl Text {
                 let text = format!("blind     {}: {}", safe(&c.coverage.hook), safe(because));
                 writeln!(out, "{}", self.paint(&text, style))
             }
+            Line::Finding(f) => self.finding(f, out),
         }
+    }
+
+    /// Further occurrences are counted, not printed, unless they made it worse.
+    fn finding(&mut self, f: &Finding, out: &mut impl Write) -> io::Result<()> {
+        let known = self.findings.get(&f.id).copied();
+        if known.is_some_and(|severity| severity >= f.severity) {
+            return Ok(());
+        }
+        if self.findings.len() >= KEPT {
+            self.findings.clear();
+        }
+        self.findings.insert(f.id.clone(), f.severity);
+        let style = match f.severity {
+            Severity::Critical | Severity::High => Style::new().red().bold(),
+            Severity::Medium => Style::new().yellow().bold(),
+            Severity::Low | Severity::Info => Style::new().dimmed(),
+        };
+        let head = self.paint(&format!("finding   {} {}", f.severity.name(), f.kind.id()), style);
+        writeln!(out, "{head}  {}  [{}]", safe(&f.sentence), f.id)
     }
 
     fn server(&mut self, s: &ServerLine, out: &mut impl Write) -> io::Result<()> {

@@ -54,7 +54,8 @@ fn area(root: &str, segments: &[String], absolute: bool) -> String {
             let hidden = segments.iter().find(|s| s.starts_with('.'));
             return hidden.map_or_else(|| format!("{root}/**"), |h| format!("{root}/**/{h}"));
         }
-        HOME => 2,
+        // A program's directory in it, or a file directly in it.
+        HOME => 2.min(segments.len().saturating_sub(1)).max(1),
         _ => match segments.first().map(String::as_str) {
             // What the kernel shows: the last part says what it is.
             Some("proc") => 3,
@@ -141,9 +142,9 @@ fn digits(s: &str) -> String {
 
 fn is_uuid(s: &str) -> bool {
     s.len() == 36
-        && s.bytes().enumerate().all(|(i, b)| {
-            if matches!(i, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() }
-        })
+        && s.bytes()
+            .enumerate()
+            .all(|(i, b)| if matches!(i, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() })
 }
 
 /// Eight hex digits or more, with at least one digit and one letter among them.
@@ -170,7 +171,8 @@ fn is_random(s: &str) -> bool {
     let changes = bytes.windows(2).filter(|w| class(w[0]) != class(w[1])).count();
     let has = |c: u8| bytes.iter().any(|&b| class(b) == c);
     let kinds = [0, 1, 2].into_iter().filter(|&c| has(c)).count();
-    (kinds == 3 && changes >= 3) || (kinds == 2 && has(2) && changes * 2 >= s.len())
+    (kinds == 3 && changes >= 3)
+        || (kinds == 2 && has(2) && changes * 2 >= s.len())
         || (kinds == 2 && !has(2) && changes * 2 > s.len())
 }
 
@@ -226,12 +228,7 @@ pub fn address_class(address: std::net::IpAddr) -> &'static str {
 
 /// A destination, fine to coarse: name or address; name's last labels or class; class.
 #[must_use]
-pub fn destination(
-    address: std::net::IpAddr,
-    name: Option<&str>,
-    port: u16,
-    protocol: &str,
-) -> [String; 3] {
+pub fn destination(address: std::net::IpAddr, name: Option<&str>, port: u16, protocol: &str) -> [String; 3] {
     let class = address_class(address);
     let port = if port >= 32768 { "{high}".to_owned() } else { port.to_string() };
     let (mut fine, mut middle) = (String::new(), String::new());

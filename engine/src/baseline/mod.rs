@@ -322,12 +322,7 @@ impl Baseline {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(key: Key, identity: &Identity) -> Self {
-        Self {
-            key,
-            package: identity.package.clone(),
-            version: identity.version.clone(),
-            ..Self::default()
-        }
+        Self { key, package: identity.package.clone(), version: identity.version.clone(), ..Self::default() }
     }
 
     /// A session begins; its number.
@@ -438,7 +433,12 @@ impl Baseline {
     }
 
     /// Where a number of a scope becomes an alarm, if it is tested; and the highest seen.
-    pub(crate) fn number_limit(&self, scope: &ScopeKey, first: bool, metric: Metric) -> Option<(u64, u64, u64)> {
+    pub(crate) fn number_limit(
+        &self,
+        scope: &ScopeKey,
+        first: bool,
+        metric: Metric,
+    ) -> Option<(u64, u64, u64)> {
         if !self.tested.contains(&Test::Number(scope.clone(), first, metric)) {
             return None;
         }
@@ -505,9 +505,7 @@ impl Baseline {
     /// Sessions that are still needed before anything may be tested.
     #[must_use]
     pub fn needs_sessions(&self) -> u64 {
-        risk::sessions_needed(self.allowed)
-            .max(FEWEST_SESSIONS)
-            .saturating_sub(u64::from(self.trials))
+        risk::sessions_needed(self.allowed).max(FEWEST_SESSIONS).saturating_sub(u64::from(self.trials))
     }
 
     /// Marks all members as ratified.

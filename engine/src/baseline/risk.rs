@@ -68,8 +68,7 @@ pub struct Choice {
 pub fn choose(singles: &[BTreeSet<u32>], sessions: u64, allowed: f64) -> Choice {
     let mut order: Vec<usize> = (0..singles.len()).collect();
     order.sort_by_key(|&i| (singles[i].len(), i));
-    let mut choice =
-        Choice { tested: vec![false; singles.len()], bound: upper(0, sessions), alarmed: 0 };
+    let mut choice = Choice { tested: vec![false; singles.len()], bound: upper(0, sessions), alarmed: 0 };
     if choice.bound > allowed {
         return choice;
     }

@@ -5,11 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AMBIENT_NS, ASSESS_CALLS, Judge, Mode, WAITING,
-    book::Draft,
-    effects::place,
-    instance::Pending,
-    words,
+    AMBIENT_NS, ASSESS_CALLS, Judge, Mode, WAITING, book::Draft, effects::place, instance::Pending, words,
 };
 use crate::{
     baseline::{Dimension, Item, Key, ScopeKey, State, family::When, numbers::Metric},
@@ -127,9 +123,16 @@ impl Judge {
              for {known} other tools only.",
             line.server.name, b.calls
         );
-        let origin =
-            Origin::Baseline { sessions: u64::from(b.trials), calls: b.calls, bound: b.bound() };
-        let draft = self.call_draft(line, scope, Kind::NewTool, Kind::NewTool.severity(), tool.into(), sentence, origin);
+        let origin = Origin::Baseline { sessions: u64::from(b.trials), calls: b.calls, bound: b.bound() };
+        let draft = self.call_draft(
+            line,
+            scope,
+            Kind::NewTool,
+            Kind::NewTool.severity(),
+            tool.into(),
+            sentence,
+            origin,
+        );
         if let Some(draft) = draft
             && self.mode(&line.server.name, Some(tool)) != Mode::Learn
         {
@@ -183,8 +186,7 @@ impl Judge {
                 metric.name(),
                 words::amount(metric, max),
             );
-            let origin =
-                Origin::Baseline { sessions: u64::from(b.trials), calls: b.calls, bound: b.bound() };
+            let origin = Origin::Baseline { sessions: u64::from(b.trials), calls: b.calls, bound: b.bound() };
             drafts.push((kind, severity, metric.name().to_owned(), sentence, origin));
         }
         let any = !drafts.is_empty();
@@ -220,10 +222,7 @@ impl Judge {
             object,
             sentence,
             permit: String::new(),
-            evidence: Evidence {
-                calls_before: i.recent.iter().cloned().collect(),
-                ..Evidence::default()
-            },
+            evidence: Evidence { calls_before: i.recent.iter().cloned().collect(), ..Evidence::default() },
             time: line.time,
             count: 1,
         })

@@ -109,9 +109,8 @@ impl Judge {
         i.taint(&line.scope);
         // One finding a call and kind: what else of the kind it does is evidence of the same.
         if let Some(p) = i.pending(&line.scope)
-            && let Some((.., cause)) = p.causes.iter().find(|(kind, severity, _)| {
-                *kind == d.kind && *severity >= d.severity
-            })
+            && let Some((.., cause)) =
+                p.causes.iter().find(|(kind, severity, _)| *kind == d.kind && *severity >= d.severity)
         {
             let cause = cause.clone();
             self.book.count(&cause, Some(seen), line.count);

@@ -143,7 +143,8 @@ impl Instance {
     pub(super) fn track(&mut self, line: &EffectLine) {
         match &*line.effect {
             Effect::Fork { child } if self.processes.len() < PROCESSES => {
-                let shown = Process { pid: *child, start_ns: line.time.boot_ns, exe: line.process.exe.clone() };
+                let shown =
+                    Process { pid: *child, start_ns: line.time.boot_ns, exe: line.process.exe.clone() };
                 self.processes.insert(*child, (Arc::new(shown), line.process.pid));
             }
             Effect::Exec { .. } => {
@@ -185,7 +186,9 @@ impl Instance {
                 // Certain for the tool: any of its calls may keep it, the latest lasts longest.
                 let number = match &scope.call {
                     Some(call) => call.number,
-                    None => scope.candidates.iter().filter_map(|c| c.call.as_ref()).map(|c| c.number).max()?,
+                    None => {
+                        scope.candidates.iter().filter_map(|c| c.call.as_ref()).map(|c| c.number).max()?
+                    }
                 };
                 Some(self.calls.entry(number).or_default())
             }

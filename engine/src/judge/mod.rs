@@ -279,7 +279,6 @@ impl Judge {
     }
 }
 
-
 /// A finding about a server itself.
 fn server_draft(i: &Instance, line: &ServerLine, kind: Kind, object: &str, sentence: String) -> Draft {
     Draft {

@@ -155,11 +155,7 @@ pub(super) fn normal(baseline: &Baseline, scope: &ScopeKey, dimension: Dimension
 pub(super) fn amount(metric: Metric, value: u64) -> String {
     match metric {
         Metric::Duration | Metric::Cpu => format!("{:.1} s", value as f64 / 1e9),
-        Metric::Memory
-        | Metric::BytesOut
-        | Metric::BytesIn
-        | Metric::ReplyBytes
-        | Metric::MeanBytesOut => {
+        Metric::Memory | Metric::BytesOut | Metric::BytesIn | Metric::ReplyBytes | Metric::MeanBytesOut => {
             if value >= 10 << 20 {
                 format!("{} MiB", value >> 20)
             } else if value >= 10 << 10 {
