@@ -1,8 +1,10 @@
 //! A set of members, how often each was seen, and in which sessions.
 
-use std::{collections::BTreeSet, collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+use super::risk::{Alarms, WEAK};
 
 /// What is known of one member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,8 +14,8 @@ pub struct Member {
     pub first_calls: u64,
     /// Other occurrences.
     pub count: u64,
-    /// Sessions that had it.
-    pub sessions: u32,
+    /// Sessions that had it: even and odd ones. See [`super::risk`].
+    pub halves: [u32; 2],
     /// The first of them.
     pub first_session: u32,
     /// The last of them.
@@ -25,6 +27,14 @@ pub struct Member {
     /// A person ratified it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ratified: bool,
+}
+
+impl Member {
+    /// Sessions that had it.
+    #[must_use]
+    pub fn sessions(&self) -> u32 {
+        self.halves[0] + self.halves[1]
+    }
 }
 
 /// One set.
@@ -64,8 +74,8 @@ impl Family {
             first_utc: when.utc,
             ..Member::default()
         });
-        if m.sessions == 0 || m.last_session != when.session {
-            m.sessions += 1;
+        if m.sessions() == 0 || m.last_session != when.session {
+            m.halves[(when.session % 2) as usize] += 1;
             m.last_session = when.session;
         }
         m.last_utc = m.last_utc.max(when.utc);
@@ -78,9 +88,21 @@ impl Family {
     }
 
     /// Sessions that had a member which no other session had: leaving one of them out, its member
-    /// would have been new in it.
-    pub(crate) fn singles(&self, into: &mut BTreeSet<u32>) {
-        into.extend(self.members.values().filter(|m| m.sessions == 1).map(|m| m.first_session));
+    /// would have been new in it. And for each half of the sessions, how many of its members it has seen in
+    /// fewer than 2, 3 and 5 sessions.
+    pub(crate) fn alarms(&self, rank: u8) -> Alarms {
+        let mut alarms = Alarms { rank, ..Alarms::default() };
+        for m in self.members.values() {
+            if m.sessions() == 1 {
+                alarms.sessions.insert(m.first_session);
+            }
+            for (half, weak) in m.halves.iter().zip(&mut alarms.weak) {
+                for (limit, n) in WEAK.iter().zip(weak) {
+                    *n += u64::from((1..*limit).contains(half));
+                }
+            }
+        }
+        alarms
     }
 
     /// Members by name.

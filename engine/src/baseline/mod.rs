@@ -11,6 +11,8 @@ pub mod general;
 pub mod numbers;
 pub mod risk;
 pub mod roots;
+#[cfg(test)]
+mod simulation_tests;
 pub mod view;
 
 use std::{
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use family::{Family, When};
 use numbers::{Metric, Number};
+use risk::Alarms;
 
 use crate::{
     act::{Access, Act},
@@ -457,7 +460,7 @@ impl Baseline {
     /// session may have one.
     pub(crate) fn assess(&mut self, allowed: f64) {
         let mut tests = Vec::new();
-        let mut singles = Vec::new();
+        let mut alarms = Vec::new();
         let trials = u64::from(self.trials);
         for (key, s) in &self.scopes {
             // What was seen in few sessions says little about the next, whatever the whole says.
@@ -470,23 +473,21 @@ impl Baseline {
                     if family.is_some_and(|f| f.refused > 0) {
                         continue;
                     }
-                    let mut set = BTreeSet::new();
-                    if let Some(family) = family {
-                        family.singles(&mut set);
-                    }
                     tests.push(Test::Set(key.clone(), dimension, level));
-                    singles.push(set);
+                    let rank = (levels_of(dimension) - 1 - level) as u8;
+                    alarms
+                        .push(family.map(|f| f.alarms(rank)).unwrap_or(Alarms { rank, ..Alarms::default() }));
                 }
             }
             for metric in Metric::ALL {
                 for first in [false, true] {
                     let single = s.numbers.get(&(first, metric)).and_then(|n| n.0.single());
                     tests.push(Test::Number(key.clone(), first, metric));
-                    singles.push(single.into_iter().collect());
+                    alarms.push(Alarms { sessions: single.into_iter().collect(), ..Alarms::default() });
                 }
             }
         }
-        let choice = risk::choose(&singles, trials, allowed);
+        let choice = risk::choose(&alarms, trials, allowed);
         self.bound = choice.bound;
         self.allowed = allowed;
         self.tested =

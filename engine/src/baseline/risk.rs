@@ -1,12 +1,16 @@
 //! What may be tested at all: a bound on false findings, kept within a budget.
 //!
-//! `docs/detection.md` derives this. In short: sessions are the trials. For every family of
-//! possible alarms, a session *would have alarmed* if, leaving it out, its members or numbers had been
-//! new. The families that are tested are chosen so that the number of sessions that would have
-//! alarmed by any of them, taken as a binomial count, has an upper 95 % bound within the budget.
+//! `docs/detection.md` derives this. In short: sessions are the trials. By a family of possible alarms, a
+//! session *would have alarmed* if its members or numbers are new to all other sessions. Choosing the families
+//! that never would have, and then counting on the same sessions that they never would have, proves
+//! nothing: among many families some are quiet by luck. So sessions are split in halves, by turns: families
+//! are chosen by one half, and the sessions of the other half count for the bound. What both halves choose
+//! is tested.
 
 use std::collections::BTreeSet;
 
+/// A member is weak in a half when it was seen in fewer sessions of it than this.
+pub const WEAK: [u32; 3] = [2, 3, 5];
 /// Confidence of the bound: one minus this.
 const ALPHA: f64 = 0.05;
 
@@ -46,9 +50,9 @@ fn at_most(k: u64, n: u64, p: f64) -> f64 {
 #[must_use]
 pub fn sessions_needed(bound: f64) -> u64 {
     if bound >= 1.0 {
-        return 1;
+        return 2;
     }
-    (ALPHA.ln() / (-bound).ln_1p()).ceil() as u64
+    2 * (ALPHA.ln() / (-bound).ln_1p()).ceil() as u64
 }
 
 /// What was chosen.
@@ -58,36 +62,51 @@ pub struct Choice {
     pub tested: Vec<bool>,
     /// Upper bound on the chance that a session has a false alarm by any tested family.
     pub bound: f64,
-    /// Sessions that would have alarmed by any tested family.
-    pub alarmed: u64,
 }
 
-/// Chooses families, those that would have alarmed least first. `singles`: for each family the sessions
-/// that would have alarmed by it; `sessions`: trials; `allowed`: highest bound.
+/// One family of possible alarms.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Alarms {
+    /// Sessions that would have alarmed by it.
+    pub sessions: BTreeSet<u32>,
+    /// For even and odd sessions: members that were seen in fewer than [`WEAK`] of them.
+    pub weak: [[u64; 3]; 2],
+    /// How much it says about new things at all, 0 the most: known before any session is seen. What says most is
+    /// tested first when not all can be.
+    pub rank: u8,
+}
+
+/// Chooses families. `sessions`: trials; `allowed`: highest bound.
 #[must_use]
-pub fn choose(singles: &[BTreeSet<u32>], sessions: u64, allowed: f64) -> Choice {
-    let mut order: Vec<usize> = (0..singles.len()).collect();
-    order.sort_by_key(|&i| (singles[i].len(), i));
-    let mut choice = Choice { tested: vec![false; singles.len()], bound: upper(0, sessions), alarmed: 0 };
-    if choice.bound > allowed {
-        return choice;
-    }
-    let mut union: BTreeSet<u32> = BTreeSet::new();
-    for i in order {
-        let fresh = singles[i].difference(&union).count();
-        if fresh > 0 {
-            let bound = upper((union.len() + fresh) as u64, sessions);
-            if bound > allowed {
-                // A later one may add no session that is not counted already.
-                continue;
-            }
-            union.extend(&singles[i]);
-            choice.bound = bound;
-        }
-        choice.tested[i] = true;
-    }
-    choice.alarmed = union.len() as u64;
-    choice
+pub fn choose(families: &[Alarms], sessions: u64, allowed: f64) -> Choice {
+    let even = half(families, sessions, allowed, 0);
+    let odd = half(families, sessions, allowed, 1);
+    let (Some((a, bound_a)), Some((b, bound_b))) = (even, odd) else {
+        return Choice { tested: vec![false; families.len()], bound: upper(0, sessions / 2) };
+    };
+    // What both chose is part of what either chose: the lower bound holds for it too.
+    let tested = a.iter().zip(&b).map(|(a, b)| *a && *b).collect();
+    Choice { tested, bound: bound_a.min(bound_b) }
+}
+
+/// Families chosen by the sessions of one half, as many as the other half allows, and their bound.
+fn half(families: &[Alarms], sessions: u64, allowed: f64, half: u32) -> Option<(Vec<bool>, f64)> {
+    // Which count of weak members, at most how many, highest rank. Few steps: each is one more look at the
+    // half that should not be looked at.
+    const STEPS: [(usize, u64, u8); 8] =
+        [(0, 4, 2), (0, 2, 2), (0, 1, 2), (0, 0, 2), (1, 0, 2), (2, 0, 2), (2, 0, 1), (2, 0, 0)];
+    STEPS.into_iter().find_map(|(limit, most, rank)| {
+        let quiet = |f: &Alarms| f.weak[half as usize][limit] <= most && f.rank <= rank;
+        let chosen: Vec<bool> = families.iter().map(quiet).collect();
+        let alarmed: BTreeSet<u32> = families
+            .iter()
+            .zip(&chosen)
+            .filter(|(_, chosen)| **chosen)
+            .flat_map(|(f, _)| f.sessions.iter().filter(|s| **s % 2 != half).copied())
+            .collect();
+        let bound = upper(alarmed.len() as u64, sessions / 2);
+        (bound <= allowed).then_some((chosen, bound))
+    })
 }
 
 #[cfg(test)]
@@ -101,17 +120,24 @@ mod tests {
             assert!((upper(k, n) - expected).abs() < 1e-4, "{k} of {n}: {}", upper(k, n));
         }
         assert_eq!((upper(0, 0), upper(3, 3)), (1.0, 1.0));
-        assert_eq!(sessions_needed(0.0296), 100);
+        assert_eq!(sessions_needed(0.0296), 200);
     }
 
     #[test]
     fn families_that_would_have_alarmed_are_left_out_until_the_bound_fits() {
-        let set = |s: &[u32]| s.iter().copied().collect::<BTreeSet<_>>();
-        let families = [set(&[]), set(&[1, 2, 3, 4, 5, 6, 7]), set(&[9]), set(&[9])];
-        let c = choose(&families, 100, 0.05);
+        let of = |s: &[u32], rank| {
+            let sessions: BTreeSet<u32> = s.iter().copied().collect();
+            let in_half = |half| sessions.iter().filter(|s| **s % 2 == half).count() as u64;
+            let weak = [0, 1].map(|half| [in_half(half); 3]);
+            Alarms { sessions, weak, rank }
+        };
+        let noisy: Vec<u32> = (1..40).collect();
+        let families = [of(&[], 0), of(&noisy, 0), of(&[9, 10], 2), of(&[9], 1)];
+        let c = choose(&families, 200, 0.05);
         assert_eq!(c.tested, [true, false, true, true]);
-        assert_eq!(c.alarmed, 1, "one session, by either of two families");
-        let none = choose(&families, 20, 0.05);
-        assert_eq!(none.tested, [false; 4], "twenty sessions cannot show 5 %");
+        let strict = choose(&families, 200, 0.03);
+        assert_eq!(strict.tested, [true, false, false, false], "one alarm in the odd half, by rank 1 and 2");
+        let none = choose(&families, 100, 0.05);
+        assert_eq!(none.tested, [false; 4], "fifty sessions cannot show 5 %");
     }
 }

@@ -94,7 +94,7 @@ fn reversed(path: &str) -> String {
 
 #[test]
 fn a_baseline_is_active_when_its_bound_fits_the_budget_and_not_before() {
-    let mut host = Host::new(0.1);
+    let mut host = Host::new(0.2);
     host.train(20);
     assert!(host.state().contains("Learning"), "{}", host.state());
     host.train(20);
@@ -104,7 +104,7 @@ fn a_baseline_is_active_when_its_bound_fits_the_budget_and_not_before() {
 
 #[test]
 fn a_new_area_is_one_finding_a_call_and_files_like_the_known_are_none() {
-    let mut host = Host::new(0.1);
+    let mut host = Host::new(0.2);
     host.train(40);
     host.session("1", |w, _| read(w, "srv/data/never-seen/other-77.txt"));
     assert_eq!(host.findings().len(), 0, "{:#?}", host.findings());
@@ -131,7 +131,7 @@ fn a_new_area_is_one_finding_a_call_and_files_like_the_known_are_none() {
 
 #[test]
 fn what_has_a_finding_is_not_learned_until_a_person_expects_it() {
-    let mut host = Host::new(0.1);
+    let mut host = Host::new(0.2);
     host.train(40);
     for _ in 0..3 {
         host.session("1", |w, _| read(w, "home/dev/notes/a.txt"));
@@ -148,7 +148,7 @@ fn what_has_a_finding_is_not_learned_until_a_person_expects_it() {
 
 #[test]
 fn a_flood_of_junk_names_in_one_session_widens_nothing() {
-    let mut host = Host::new(0.1);
+    let mut host = Host::new(0.2);
     host.train(20);
     host.session("1", |w, _| {
         let id = w.next_call();
@@ -167,7 +167,7 @@ fn a_flood_of_junk_names_in_one_session_widens_nothing() {
 
 #[test]
 fn another_version_is_compared_with_the_known_one() {
-    let mut host = Host::new(0.1);
+    let mut host = Host::new(0.2);
     host.train(40);
     host.session("2", |w, _| {
         read(w, "srv/data/dirba/report-1.txt");
@@ -180,7 +180,7 @@ fn another_version_is_compared_with_the_known_one() {
 
 #[test]
 fn in_mode_learn_a_baseline_tells_nothing() {
-    let mut host = Host::new(0.1);
+    let mut host = Host::new(0.2);
     host.train(40);
     let rule = ModeRule { server: "files".into(), tool: None, mode: Mode::Learn };
     host.world.fact(&Fact::Command(Command::Mode { rule }));
@@ -190,12 +190,12 @@ fn in_mode_learn_a_baseline_tells_nothing() {
 
 #[test]
 fn what_is_stored_is_what_was_learned() {
-    let mut host = Host::new(0.1);
+    let mut host = Host::new(0.2);
     host.train(40);
     let stored = host.world.engine.judge().stored();
     let text = serde_json::to_string(&stored).expect("json");
     let again: engine::judge::Stored = serde_json::from_str(&text).expect("the same");
-    let mut other = Host::new(0.1);
+    let mut other = Host::new(0.2);
     other.world.fact(&Fact::Restore(Box::new(again)));
     other.sessions = 40;
     other.session("1", |w, _| read(w, "home/dev/.ssh/id_rsa"));
