@@ -15,8 +15,9 @@
 //! | `text_names` | 10 | TXT or NULL questions with a label of 16 or more under *one* parent: the way back. SPF, DMARC and ASN lookups have short labels or one name a parent |
 //! | `flood_names` | 500 | whatever they look like: tunnels in words. Crawlers of one blog host come near it: medium only |
 //!
-//! Memory: 128 parents, 16,384 names together, as hashes. When names find no room any more, that is a
-//! finding itself: tunnelling could not be told.
+//! Memory: 1,024 parents, 16,384 names together, as hashes. When names find no room any more, or parents of
+//! the last ten minutes must make room (an attacker may ask for junk in between, so that counts are
+//! forgotten), that is a medium finding itself: tunnelling could not be told.
 
 use std::collections::BTreeSet;
 
@@ -54,9 +55,11 @@ impl Default for Dns {
 }
 
 /// Parent domains that are remembered.
-const PARENTS: usize = 128;
+pub(super) const PARENTS: usize = 1024;
 /// Distinct names that are remembered, all parents together.
 pub(super) const NAMES: usize = 16_384;
+/// While full, old parents are looked for this often.
+const PURGE_NS: u64 = 1_000_000_000;
 /// Shortest subdomain, joined, that can look encoded; also the shortest label that carries an answer.
 const ENCODED: usize = 16;
 
@@ -79,6 +82,7 @@ pub(super) struct Tunnels {
     /// Names that found no room.
     dropped: u64,
     told_full_ns: Option<u64>,
+    purged_ns: u64,
 }
 
 impl Tunnels {
@@ -87,19 +91,26 @@ impl Tunnels {
     }
 
     pub(super) fn names_dropped(&self) -> u64 {
-        self.dropped
+        self.dropped + self.parents.dropped
     }
 
     pub(super) fn query(&mut self, t: &Dns, at_ns: u64, name: &str, record: &str, hits: &mut Vec<Hit>) {
         let Some((sub, domain)) = split(name) else { return };
         let window_ns = t.window_s.saturating_mul(1_000_000_000);
-        if self.parents.get(domain).is_none() {
-            self.parents.entry(domain.to_owned()).began_ns = at_ns;
-            self.held = self.parents.iter().map(|(_, p)| p.names.len()).sum();
-        }
-        let full = self.held >= NAMES;
-        if full {
+        if self.held >= NAMES && at_ns.saturating_sub(self.purged_ns) > PURGE_NS {
+            self.purged_ns = at_ns;
             self.forget_old(at_ns, window_ns);
+        }
+        if self.parents.get(domain).is_none() {
+            if self.parents.len() >= PARENTS {
+                self.forget_old(at_ns, window_ns);
+            }
+            let dropped = self.parents.dropped;
+            self.parents.entry(domain.to_owned()).began_ns = at_ns;
+            if self.parents.dropped > dropped {
+                self.count();
+                self.full(at_ns, window_ns, hits);
+            }
         }
         let Some(parent) = self.parents.get(domain) else { return };
         if at_ns.saturating_sub(parent.began_ns) > window_ns {
@@ -112,18 +123,7 @@ impl Tunnels {
         }
         if self.held >= NAMES {
             self.dropped += 1;
-            if self.told_full_ns.is_none_or(|told| at_ns.saturating_sub(told) > window_ns) {
-                self.told_full_ns = Some(at_ns);
-                hits.push(Hit {
-                    kind: Kind::DnsTunnel,
-                    severity: Some(Severity::Medium),
-                    object: "many domains".into(),
-                    why: format!(
-                        "asked for more than {NAMES} different names within {} s: whether they carry data cannot be told",
-                        t.window_s
-                    ),
-                });
-            }
+            self.full(at_ns, window_ns, hits);
             return;
         }
         parent.names.insert(hash);
@@ -169,7 +169,26 @@ impl Tunnels {
 
     fn forget_old(&mut self, at_ns: u64, window_ns: u64) {
         self.parents.retain(|_, p| at_ns.saturating_sub(p.began_ns) <= window_ns);
+        self.count();
+    }
+
+    fn count(&mut self) {
         self.held = self.parents.iter().map(|(_, p)| p.names.len()).sum();
+    }
+
+    /// There is no room; told once a window.
+    fn full(&mut self, at_ns: u64, window_ns: u64, hits: &mut Vec<Hit>) {
+        if self.told_full_ns.is_some_and(|told| at_ns.saturating_sub(told) <= window_ns) {
+            return;
+        }
+        self.told_full_ns = Some(at_ns);
+        hits.push(Hit {
+            kind: Kind::DnsTunnel,
+            severity: Some(Severity::Medium),
+            object: "many domains".into(),
+            why: "asked for more names and domains than can be followed: whether they carry data cannot be told"
+                .into(),
+        });
     }
 }
 

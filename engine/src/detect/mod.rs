@@ -113,8 +113,8 @@ pub struct Detectors {
 impl Detectors {
     /// More things than this are never remembered for one server ([`Detectors::held`]).
     pub const MOST: usize = dns::NAMES
-        + 128
-        + sni::NAMES * 129
+        + dns::PARENTS
+        + sni::Bindings::MOST
         + beacon::Beacons::MOST
         + 2 * outlived::KEPT
         + 2 * blinded::KEPT

@@ -38,7 +38,7 @@ impl Default for Scan {
 /// Addresses whose ports, and ports whose addresses are counted.
 const KEYS: usize = 64;
 /// Members that are counted of each; thresholds above it are never reached.
-const MEMBERS: usize = 1024;
+const MEMBERS: usize = 256;
 
 #[derive(Clone, Debug)]
 struct Seen<T> {

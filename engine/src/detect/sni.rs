@@ -17,7 +17,7 @@
 //! - loopback, and names without a dot when a searched domain completed them.
 //!
 //! Names of private addresses often stand in /etc/hosts: low. Names of public addresses in /etc/hosts
-//! are the known false alarm. Memory: 1,024 names of 64 addresses; the one used longest ago makes room.
+//! are the known false alarm. Memory: 1,024 names of 32 addresses; the one used longest ago makes room.
 
 use std::net::IpAddr;
 
@@ -28,9 +28,11 @@ use crate::{
 };
 
 /// Names with bindings that are kept.
-pub(super) const NAMES: usize = 1024;
+const NAMES: usize = 1024;
 /// Addresses that are kept for a name.
-const ADDRESSES: usize = 64;
+const ADDRESSES: usize = 32;
+/// Addresses a name that were told, so that they are told once.
+const TOLD: usize = 8;
 /// A server that began this long before it was seen may know names already.
 const STARTUP_GAP_MS: f64 = 1000.0;
 /// After a loss nothing is judged for this long: answers are cached for minutes.
@@ -62,6 +64,8 @@ pub(super) struct Bindings {
 }
 
 impl Bindings {
+    pub(super) const MOST: usize = NAMES * (1 + ADDRESSES + TOLD);
+
     pub(super) fn held(&self) -> usize {
         self.names.iter().map(|(_, n)| 1 + n.addresses.len() + n.told.len()).sum()
     }
@@ -152,7 +156,7 @@ impl Bindings {
         if name.told.contains(&address) {
             return;
         }
-        if name.told.len() >= ADDRESSES {
+        if name.told.len() >= TOLD {
             name.told.remove(0);
         }
         name.told.push(address);

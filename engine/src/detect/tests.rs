@@ -185,7 +185,7 @@ fn a_hostile_flood_is_bounded_and_counted() {
     assert!(d.held() <= Detectors::MOST);
     let dropped = d.dropped();
     for n in [dropped.dns_names, dropped.bindings, dropped.destinations, dropped.calls, dropped.scans] {
-        assert!(n > 0, "{dropped:?}");
+        assert!(n > 0, "{dropped:?} {}", d.held());
     }
 }
 
