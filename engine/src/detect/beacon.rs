@@ -13,13 +13,14 @@
 //! `beacon`: at least `contacts` ambient contacts, and regular intervals. Chance must not look regular:
 //! for random (Poisson) contacts, four intervals have a coefficient of variation under 0.10 in 0.16 % of
 //! cases, seven have one under 0.25 in 0.1 %, fifteen in less than one of a million. So few intervals must
-//! be very regular (`few_variation`), from `many` on 0.25 will do, which admits a jitter of 40 %. From ten
-//! intervals on a median absolute deviation within a tenth of the median does as well: a missed beat or two.
+//! be very regular (`few_variation`), from `many` on 0.25 will do, which admits a jitter of 40 %. For fifteen
+//! intervals a median absolute deviation within a tenth of the median does as well: missed beats.
 //! Two series are tried: all contacts (a beacon goes on while calls run), and ambient ones, where a long
 //! interval in which a call ran says nothing.
 //!
 //! The kernel counts repeated connects under the first one of about five seconds (`DRAIN_NS`). So intervals
-//! shorter than ten seconds are divided by the counted repeats; undivided only longer ones are believed.
+//! are divided by the counted repeats, and must be the more regular the more they were divided (a mean varies
+//! less); undivided only those of ten seconds and more are believed.
 //!
 //! Keep-alive connections make no connects. A beacon over one connection that stays open is not found here.
 //! Honest servers that poll are beacons: a person permits them.
@@ -61,7 +62,7 @@ const PROBES: usize = 64;
 const SECOND: u64 = 1_000_000_000;
 /// What the kernel counted is handed in about this often.
 const DRAIN_NS: u64 = 5 * SECOND;
-/// Deviation from the median that a regular series of ten or more has at most, as a share of it.
+/// Deviation from the median that a regular series of full length has at most, as a share of it.
 const DEVIATION: f64 = 0.1;
 
 #[derive(Clone, Debug)]
@@ -203,47 +204,41 @@ fn regular(t: &Beacon, contacts: &VecDeque<Contact>) -> Option<(usize, f64, f64)
         let only = || contacts.iter().filter(|c| c.ambient);
         only().zip(only().skip(1))
     };
-    let mut gaps = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
-    for (a, b) in all() {
-        let gap = b.at_ns.saturating_sub(a.at_ns) as f64 / SECOND as f64;
-        gaps[0].push(gap);
-        gaps[1].push(gap / (a.repeats as f64 + 1.0));
-    }
-    let lone: Vec<_> = ambient()
-        .map(|(a, b)| (b.at_ns.saturating_sub(a.at_ns) as f64 / SECOND as f64, a.repeats, b.broken))
-        .collect();
-    let middle = median(lone.iter().map(|l| l.0).collect());
-    for (gap, repeats, broken) in lone {
-        if !(broken && gap > 1.5 * middle) {
-            gaps[2].push(gap);
-            gaps[3].push(gap / (repeats as f64 + 1.0));
-        }
-    }
-    let slow = 2.0 * DRAIN_NS as f64 / SECOND as f64;
-    gaps.into_iter().enumerate().find_map(|(i, gaps)| {
-        let divided = i % 2 == 1;
-        let shortest = if divided { t.shortest_interval_s } else { slow };
-        series(t, gaps, shortest)
+    // Interval in seconds, repeats counted within it, whether something ran in it.
+    let of = |(a, b): (&Contact, &Contact)| {
+        (b.at_ns.saturating_sub(a.at_ns) as f64 / SECOND as f64, a.repeats, b.broken)
+    };
+    let alone: Vec<_> = ambient().map(of).collect();
+    let middle = median(alone.iter().map(|l| l.0).collect());
+    let alone = alone.into_iter().filter(|(gap, _, broken)| !(*broken && *gap > 1.5 * middle)).collect();
+    [all().map(of).collect(), alone].into_iter().find_map(|gaps: Vec<(f64, u64, bool)>| {
+        let whole = gaps.iter().map(|g| g.0).collect();
+        let parts = gaps.iter().map(|g| g.0 / (g.1 as f64 + 1.0)).collect();
+        // The mean of m random intervals varies less than one of them, by the root of m.
+        let m = 1.0 + gaps.iter().map(|g| g.1 as f64).sum::<f64>() / gaps.len().max(1) as f64;
+        let slow = 2.0 * DRAIN_NS as f64 / SECOND as f64;
+        series(t, whole, slow, 1.0).or_else(|| series(t, parts, t.shortest_interval_s, m.sqrt()))
     })
 }
 
-fn series(t: &Beacon, gaps: Vec<f64>, shortest: f64) -> Option<(usize, f64, f64)> {
+/// `strict`: divides what is allowed.
+fn series(t: &Beacon, gaps: Vec<f64>, shortest: f64, strict: f64) -> Option<(usize, f64, f64)> {
     let n = gaps.len();
     if n < t.contacts.saturating_sub(1).max(2) {
         return None;
     }
     let mean = gaps.iter().sum::<f64>() / n as f64;
-    let variation = (gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / n as f64).sqrt() / mean;
     let middle = median(gaps.clone());
     if middle < shortest || mean <= 0.0 {
         return None;
     }
+    let variation = (gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / n as f64).sqrt() / mean;
     let limit = if n >= t.many { t.variation } else { t.few_variation };
-    if variation <= limit {
+    if variation <= limit / strict {
         return Some((n + 1, middle, variation));
     }
     let deviation = median(gaps.iter().map(|g| (g - middle).abs()).collect()) / middle;
-    (n >= 10 && deviation <= DEVIATION).then_some((n + 1, middle, deviation))
+    (n + 1 >= CONTACTS && deviation <= DEVIATION / strict).then_some((n + 1, middle, deviation))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

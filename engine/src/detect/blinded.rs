@@ -2,15 +2,15 @@
 //!
 //! A loss is noticed up to a quarter of a second after it happened (the agent reads the counters every 250
 //! ms): a call that ended no longer than `NOTICE_NS` before is told of it too. Losses name no server:
-//! every server's calls of that time were seen in part. `candidate:` losses are lines of a start-up and
-//! concern no call. Once a call.
+//! every server's calls of that time were seen in part. Not every count is a loss: those in
+//! `HARMLESS` leave a record that says so itself. Unknown causes are losses. Once a call.
 //!
 //! High when the server itself made a flood in that call (`flood_effects`, or `flood_per_s`): then it is
-//! likely done on purpose. 20,000 effects are a quarter of what the ring holds between two looks of a busy
-//! agent; honest tools make tens to hundreds a second, a recursive search some thousands for a moment.
+//! likely done on purpose. Both numbers are eyeballed: honest tools make tens to hundreds of effects a
+//! second, a recursive search some thousands for a moment. Lost records are in neither count.
 //!
-//! A channel that cannot be followed (`blind`) is told once: calls may be missed altogether. High when the
-//! server had a channel that was read until then, for then it changed its way.
+//! A channel that cannot be followed (`blind`) is told once, and is high: from then on calls may be missed
+//! altogether, and nothing can be charged with certainty.
 
 use std::collections::VecDeque;
 
@@ -39,6 +39,9 @@ impl Default for Blinded {
 
 /// A loss is noticed this long after it happened, at most.
 const NOTICE_NS: u64 = 300_000_000;
+/// Counts that hide no act: lines of a start-up, paths that were cut or could not be read (their records
+/// say so), occurrences that got records of their own.
+const HARMLESS: &[&str] = &["candidate:", "truncated:", "fault:", "gone:", "full:aggregation"];
 /// Losses and ended calls that are remembered.
 pub(super) const KEPT: usize = 64;
 
@@ -72,7 +75,7 @@ impl Blindness {
     }
 
     pub(super) fn lost(&mut self, line: &LostLine, hits: &mut Vec<Hit>) {
-        if line.cause.starts_with("candidate:") {
+        if HARMLESS.iter().any(|cause| line.cause.starts_with(cause)) {
             return;
         }
         let at_ns = line.time.boot_ns;
@@ -192,7 +195,17 @@ mod tests {
             run(&mut b, |b, h| b.call(&Blinded::default(), &line, h))[0].severity,
             Some(Severity::High)
         );
-        assert_eq!(run(&mut b, |b, h| b.lost(&lost(S, "candidate:held-lines", 7), h)), []);
+    }
+
+    #[test]
+    fn what_hides_nothing_is_silent() {
+        let mut b = Blindness::default();
+        for cause in ["candidate:held-lines", "truncated:text", "fault:user-memory", "full:aggregation"] {
+            b.lost(&lost(S, cause, 7), &mut Vec::new());
+        }
+        assert_eq!(run(&mut b, |b, h| b.call(&Blinded::default(), &call(1, 0, 2 * S), h)), []);
+        b.lost(&lost(S, "missed:program-runs", 7), &mut Vec::new());
+        assert_eq!(run(&mut b, |b, h| b.call(&Blinded::default(), &call(2, 0, 2 * S), h)).len(), 1);
     }
 
     #[test]

@@ -120,11 +120,7 @@ impl Escalation {
             .filter(near)
             .min_by_key(|p| (!before(p), p.at_ns.abs_diff(told.at_ns), p.kind))?
             .clone();
-        let same = if told.call.is_some() {
-            "in the same call"
-        } else {
-            "within the same minute, while no call ran"
-        };
+        let same = if told.call.is_some() { "in the same call" } else { "within the same minute" };
         let because = match (role, before(&with)) {
             (Role::Out, true) => format!("after it had {} {same}", act(&with)),
             (Role::Out, false) => format!("and it {} afterwards {same}", act(&with)),
@@ -226,10 +222,7 @@ mod tests {
         let mut e = Escalation::default();
         e.tell(&secret(None, 100));
         let raised = e.tell(&out(Kind::Beacon, None, 150)).expect("raised");
-        assert_eq!(
-            raised.because,
-            "after it had read ~/.ssh/id_rsa within the same minute, while no call ran"
-        );
+        assert_eq!(raised.because, "after it had read ~/.ssh/id_rsa within the same minute");
         assert_eq!(e.tell(&out(Kind::Beacon, None, 300)), None);
         let loopback = Told { severity: Severity::Low, ..out(Kind::AmbientNetwork, None, 101) };
         assert_eq!(e.tell(&loopback), None);

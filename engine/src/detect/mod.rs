@@ -214,7 +214,7 @@ impl Detectors {
     /// Looks at a loss: tell all servers of it. Its hits are about a call that has ended, which their
     /// `object` names.
     pub fn lost(&mut self, line: &LostLine, hits: &mut Vec<Hit>) {
-        self.bindings.lost(line.time.boot_ns);
+        self.bindings.lost(line.time.boot_ns, &line.cause);
         self.blindness.lost(line, hits);
     }
 

@@ -12,7 +12,7 @@
 //! - after it reached nscd, systemd-resolved or D-Bus over a unix socket (a failed connect does not
 //!   count: glibc always tries nscd). A hostile server can do that on purpose; it is then its unix
 //!   peer that is new;
-//! - ten minutes after records were lost (`LOSS_NS`): an answer may be among them;
+//! - ten minutes after records of packets were lost (`LOSS_NS`): an answer may be among them;
 //! - a name whose UDP answer had no address, once TCP to port 53 was used: the answer was too large;
 //! - loopback, and names without a dot when a searched domain completed them.
 //!
@@ -37,6 +37,9 @@ const TOLD: usize = 8;
 const STARTUP_GAP_MS: f64 = 1000.0;
 /// After a loss nothing is judged for this long: answers are cached for minutes.
 const LOSS_NS: u64 = 600_000_000_000;
+/// Losses among which an answer may be.
+const ANSWERS: &[&str] =
+    &["ring:packet", "ring:other", "missed:", "full:sockets", "full:processes", "full:trees", "undecodable"];
 /// Unix sockets of those who ask for others.
 const DEPUTIES: &[&str] =
     &["nscd/socket", "/systemd/resolve/io.systemd.Resolve", "dbus/system_bus_socket", "/avahi-daemon/socket"];
@@ -111,8 +114,10 @@ impl Bindings {
         self.late |= startup.partial && startup.gap_ms > STARTUP_GAP_MS;
     }
 
-    pub(super) fn lost(&mut self, at_ns: u64) {
-        self.lost_ns = Some(at_ns);
+    pub(super) fn lost(&mut self, at_ns: u64, cause: &str) {
+        if ANSWERS.iter().any(|c| cause.starts_with(c)) {
+            self.lost_ns = Some(at_ns);
+        }
     }
 
     /// Why names cannot be judged, if so.
@@ -266,6 +271,8 @@ mod tests {
         d.server(&server(ServerEvent::Found, Startup { partial: true, gap_ms: 1e9 }), &mut Vec::new());
         assert_eq!(say(&mut d, 2 * S, "x.test", "192.0.2.9"), [], "began before the agent");
         let mut d = judged();
+        d.lost(&lost(2 * S, "ring:open", 1), &mut Vec::new());
+        assert_eq!(say(&mut d, 2 * S, "y.test", "192.0.2.9").len(), 1, "no answer is among opens");
         d.lost(&lost(2 * S, "ring:packet", 1), &mut Vec::new());
         assert_eq!(say(&mut d, 3 * S, "x.test", "192.0.2.9"), [], "records were lost");
         assert_eq!(say(&mut d, 700 * S, "x.test", "192.0.2.9").len(), 1);
