@@ -15,6 +15,7 @@
 //! cases, seven have one under 0.25 in 0.1 %, fifteen in less than one of a million. So few intervals must
 //! be very regular (`few_variation`), from `many` on 0.25 will do, which admits a jitter of 40 %. For fifteen
 //! intervals a median absolute deviation within a tenth of the median does as well: missed beats.
+//! Processes that outlived their call count as ambient here: `outlived` tells of them, and not of a rhythm.
 //! Two series are tried: all contacts (a beacon goes on while calls run), and ambient ones, where a long
 //! interval in which a call ran says nothing.
 //!
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use super::{Hit, bounded::Lru};
 use crate::{
     finding::{Kind, Severity},
-    output::{Certainty, Effect, EffectLine, NetOp, ScopeKind},
+    output::{Basis, Certainty, Effect, EffectLine, NetOp, ScopeKind},
 };
 
 /// Thresholds of beaconing; reasons stand in the module's header.
@@ -106,7 +107,7 @@ impl Beacons {
 
     /// Something happened: in a call, or while none ran.
     pub(super) fn at(&mut self, line: &EffectLine) {
-        if line.scope.kind != ScopeKind::Ambient && !line.repeat {
+        if line.scope.kind != ScopeKind::Ambient && !line.repeat && !line.outlived {
             self.busy_ns = self.busy_ns.max(line.time.boot_ns);
         }
     }
@@ -143,7 +144,10 @@ impl Beacons {
     fn contact(&mut self, t: &Beacon, line: &EffectLine, address: IpAddr, key: String, hits: &mut Vec<Hit>) {
         let at_ns = line.time.boot_ns;
         let scope = &*line.scope;
-        let ambient = scope.kind == ScopeKind::Ambient && scope.certainty == Certainty::Certain;
+        let certain = scope.certainty == Certainty::Certain;
+        let idle = scope.kind == ScopeKind::Ambient && certain;
+        // A process of a call that has replied: no call runs for it, whatever else does.
+        let ambient = idle || line.outlived && certain && scope.basis == Basis::Lineage;
         let busy_ns = self.busy_ns;
         let object = key.clone();
         let peer = self.peers.entry(key);
@@ -160,11 +164,11 @@ impl Beacons {
             peer.contacts.push_back(Contact { at_ns, id: line.id, repeats, ambient, broken });
         }
         peer.last_ns = peer.last_ns.max(at_ns);
-        peer.in_call |= scope.kind == ScopeKind::Call;
+        peer.in_call |= scope.kind == ScopeKind::Call && !line.outlived;
         if !ambient {
             return;
         }
-        if !peer.told_ambient {
+        if idle && !peer.told_ambient {
             peer.told_ambient = true;
             let low = peer.in_call || address.is_loopback();
             let why = match (peer.in_call, address.is_loopback()) {
@@ -189,7 +193,7 @@ impl Beacons {
                 severity: None,
                 object,
                 why: format!(
-                    "contacted it {n} times, every {interval:.1} s give or take {:.0} %, also while no call ran",
+                    "contacted it {n} times, every {interval:.1} s give or take {:.0} %, also outside of calls",
                     variation * 100.0
                 ),
             });

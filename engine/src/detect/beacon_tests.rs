@@ -1,7 +1,7 @@
 use super::{
     super::{
         Detectors,
-        testing::{MINUTE, S, ambient, connect, flow, hits, in_call, line, more, net, open},
+        testing::{MINUTE, S, ambient, connect, flow, hits, in_call, line, more, net, open, outlived},
     },
     *,
 };
@@ -204,4 +204,14 @@ fn loopback_is_low() {
     let told = hits(&mut Detectors::default(), [line(S, ambient(), connect("::1", 5432))]);
     assert_eq!(kinds(&told), [(Kind::AmbientNetwork, Severity::Low)]);
     assert_eq!(told[0].object, "[::1]:5432");
+}
+
+#[test]
+fn what_outlived_its_call_may_be_a_beacon() {
+    let told =
+        hits(&mut Detectors::default(), every(60.0, 0.05, 6).map(|at| outlived(at, 1, connect(C2, 443))));
+    assert_eq!(kinds(&told), [(Kind::Outlived, Severity::High), (Kind::Beacon, Severity::High)]);
+    // The server's own late work is its call's.
+    let late = |at| EffectLine { outlived: true, ..line(at, in_call(1), connect(C2, 443)) };
+    assert_eq!(hits(&mut Detectors::default(), every(60.0, 0.05, 6).map(late)), []);
 }

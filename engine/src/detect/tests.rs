@@ -154,7 +154,7 @@ fn run(steps: &[Step]) -> (Detectors, Vec<Hit>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
     fn any_lines_are_survived_in_the_same_way(steps in proptest::collection::vec(step(), 0..120)) {
@@ -168,7 +168,7 @@ proptest! {
 fn a_hostile_flood_is_bounded_and_counted() {
     let mut d = Detectors::default();
     let mut told = Vec::new();
-    for n in 0..25_000u64 {
+    for n in 0..20_000u64 {
         let name = format!("{n:x}.a{}.test", n % 300);
         let address = std::net::Ipv4Addr::from(n as u32 * 7919).to_string();
         for effect in [
