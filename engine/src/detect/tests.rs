@@ -208,3 +208,21 @@ fn what_a_detector_finds_can_be_told_to_the_escalation() {
         e.tell(&super::combine::Told { kind: hit.kind, at_ns: 2 * S, severity, object: &hit.object, ..read });
     assert!(raised.is_some());
 }
+
+/// A child of it writes and removes a file 60 ms after the reply, and ends: within the grace.
+#[test]
+fn a_recorded_session_is_silent() {
+    use crate::output::Line;
+    let golden = include_str!("../../tests/engine/golden/example.ndjson");
+    let (mut d, mut told) = (Detectors::default(), Vec::new());
+    for text in golden.lines() {
+        match serde_json::from_str(text).expect("a line") {
+            Line::Effect(l) => d.effect(&l, &mut told),
+            Line::Call(l) => d.call(&l, &mut told),
+            Line::Server(l) => d.server(&l, &mut told),
+            Line::Lost(l) => d.lost(&l, &mut told),
+            Line::Coverage(_) => {}
+        }
+    }
+    assert_eq!(told, []);
+}
