@@ -14,6 +14,7 @@
 //! - `engine`: ties them together
 //! - [`act`]: effects in the one form that rules, detectors and baselines decide about
 //! - [`detect`]: what no tool should do unseen, whatever was learned
+//! - [`rules`]: what people and shipped packs allow, forbid and limit
 //! - [`finding`]: what is told when something is out of line
 //! - [`recording`]: inputs as a file
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ pub mod output;
 pub mod privacy;
 pub mod record;
 pub mod recording;
+pub mod rules;
 mod server;
 mod text;
 mod tree;
