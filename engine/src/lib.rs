@@ -16,6 +16,7 @@
 //! - [`detect`]: what no tool should do unseen, whatever was learned
 //! - [`baseline`]: what is normal for a server identity, scope by scope
 //! - [`judge`]: compares with rules, detectors and baselines, and teaches baselines
+//! - [`rules`]: what people and shipped packs allow, forbid and limit
 //! - [`finding`]: what is told when something is out of line
 //! - [`recording`]: inputs as a file
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ pub mod output;
 pub mod privacy;
 pub mod record;
 pub mod recording;
+pub mod rules;
 mod server;
 mod text;
 mod tree;

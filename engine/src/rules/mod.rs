@@ -1,0 +1,55 @@
+//! Rules: hard statements by a person (or a shipped pack), in force even while learning. YAML, no
+//! expression language: globs, ranges, names and numbers, so that a rule can be checked, compared
+//! with others and put into kernel maps. Who wins when rules disagree stands in [`select`].
+//!
+//! # Layout
+//! - [`written`], [`value`]: a rule file as it is written
+//! - `parse`: from text to that; all bytes are hostile
+//! - `compile`, [`set`], `table`: rules as meant
+//! - `glob`, `net`, [`syscalls`], [`units`]: patterns, names and numbers
+//! - [`select`], [`limits`]: whom rules are about, and what they say
+//! - [`case`]: inline tests
+//! - [`lint`], [`explain`]: what is hardly meant, and why something was decided
+//! - [`write`]: rules as text again
+//! - [`packs`]: what is shipped
+//! - [`problem`]: what is wrong with a file, with line and caret
+
+pub mod case;
+mod compile;
+pub mod explain;
+mod glob;
+pub mod limits;
+pub mod lint;
+mod net;
+pub mod packs;
+mod parse;
+pub mod problem;
+pub mod select;
+pub mod set;
+pub mod syscalls;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod units;
+pub mod value;
+pub mod write;
+pub mod written;
+
+pub use case::{TestResult, run_tests};
+pub use explain::explain;
+pub use glob::escape;
+pub use limits::{Exceeded, Metric};
+pub use lint::lint;
+pub use packs::packs;
+pub use parse::{MAX_FILE, parse};
+pub use problem::{Level, Problem};
+pub use select::{Decision, Selected, Verdict, Where, Who};
+pub use set::{Origin, Rule, RuleSet, Source};
+pub use units::Day;
+pub use write::{export, permit};
+
+/// The JSON Schema of a rule file.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(written::RuleFile)
+}
