@@ -407,6 +407,12 @@ impl Baseline {
         self.scopes.get(scope)
     }
 
+    /// Whether a scope was seen in enough sessions to be tested.
+    #[must_use]
+    pub fn knows(&self, scope: &ScopeKey) -> bool {
+        self.scopes.get(scope).is_some_and(|s| u64::from(s.sessions) >= FEWEST_SESSIONS)
+    }
+
     /// Names of the tools that it knows.
     pub fn tools(&self) -> impl Iterator<Item = &str> {
         self.scopes.keys().filter_map(|k| if let ScopeKey::Tool(t) = k { Some(t.as_str()) } else { None })

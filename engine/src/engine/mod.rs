@@ -157,6 +157,7 @@ impl Engine {
         match fact {
             Fact::Start { utc_minus_boot_ns, settle_ns, include_arguments, host: _ } => {
                 self.utc_minus_boot_ns = *utc_minus_boot_ns;
+                self.judge.utc_minus_boot_ns = *utc_minus_boot_ns;
                 self.settle_ns = *settle_ns;
                 self.include_arguments = *include_arguments;
             }

@@ -119,6 +119,21 @@ impl Book {
         }
     }
 
+    /// Raises the other finding of a pair, of the same server.
+    pub(super) fn raise_partner(
+        &mut self,
+        cause: &Cause,
+        kind: Kind,
+        object: &str,
+        severity: Severity,
+        because: &str,
+    ) {
+        let other = self.open.keys().find(|c| c.0 == cause.0 && c.2 == kind && c.3 == object).cloned();
+        if let Some(other) = other {
+            self.raise(&other, severity, because);
+        }
+    }
+
     pub(super) fn get(&self, cause: &Cause) -> Option<&Finding> {
         self.open.get(cause).map(|o| &o.finding)
     }

@@ -67,6 +67,7 @@ impl Judge {
         if mean {
             tainted |= self.judge_numbers(line, &ScopeKey::Session, false, &session_numbers);
         }
+        tainted |= self.ruled(line, &scope);
         let answered = matches!(line.status, CallStatus::Ok | CallStatus::ToolError | CallStatus::Error);
         let Some(i) = self.instances.get_mut(&id) else {
             return;
@@ -101,6 +102,45 @@ impl Judge {
         if self.baselines.get(&key).is_some_and(|b| b.calls % ASSESS_CALLS == 0) {
             self.assess(&key);
         }
+    }
+
+    /// What detectors say of a call, and limits that people set.
+    fn ruled(&mut self, line: &CallLine, scope: &ScopeKey) -> bool {
+        let Some(i) = self.instances.get_mut(&line.server.id).filter(|_| self.config.rules) else {
+            return false;
+        };
+        let mut hits = Vec::new();
+        i.detectors.call(line, &mut hits);
+        let mut found: Vec<(Kind, Severity, String, String, Origin)> = Vec::new();
+        for hit in hits {
+            let severity = hit.severity.unwrap_or_else(|| hit.kind.severity());
+            let sentence =
+                format!("{}, server `{}` {}.", words::when(&line.scope), line.server.name, hit.why);
+            found.push((hit.kind, severity, hit.object, sentence, Origin::Detector));
+        }
+        let selected = i.policy.of(&self.rules, &i.who, scope);
+        for e in selected.exceeded(line) {
+            let sentence = format!(
+                "{}, server `{}` had {} for {}; rule `{}` ({}) allows {}.",
+                words::when(&line.scope),
+                line.server.name,
+                e.metric.show(e.value),
+                e.metric.name(),
+                e.rule.id,
+                e.rule.place,
+                e.metric.show(e.limit)
+            );
+            let origin = Origin::Rule { rule: e.rule.id.clone(), place: e.rule.place.to_string() };
+            found.push((Kind::LimitHit, e.rule.severity, e.metric.name().to_owned(), sentence, origin));
+        }
+        let any = !found.is_empty();
+        let call = line.scope.call.as_ref().map(|c| c.number);
+        for (kind, severity, object, sentence, origin) in found {
+            if let Some(draft) = self.call_draft(line, scope, kind, severity, object, sentence, origin) {
+                self.record(draft, &line.server.id, call);
+            }
+        }
+        any
     }
 
     /// A tool that a server with a known set of tools did not have.
@@ -190,9 +230,10 @@ impl Judge {
             drafts.push((kind, severity, metric.name().to_owned(), sentence, origin));
         }
         let any = !drafts.is_empty();
+        let call = line.scope.call.as_ref().map(|c| c.number);
         for (kind, severity, object, sentence, origin) in drafts {
             if let Some(draft) = self.call_draft(line, scope, kind, severity, object, sentence, origin) {
-                self.book.enter(draft);
+                self.record(draft, &line.server.id, call);
             }
         }
         any

@@ -1,9 +1,15 @@
 //! What people decide, and what was stored.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Judge, ModeRule, calls::Waiting};
-use crate::baseline::Baseline;
+use crate::{
+    baseline::Baseline,
+    detect::Thresholds,
+    rules::{Origin, RuleSet, Source, units::Day},
+};
 
 /// A decision of a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +19,18 @@ pub enum Command {
     Configure {
         /// The settings.
         config: Config,
+    },
+    /// Rules, all of them: they replace those in force, or none of them does.
+    Rules {
+        /// The files.
+        files: Vec<RuleText>,
+    },
+    /// Thresholds of detectors, and the resolvers that the host is configured with.
+    Detectors {
+        /// See [`Thresholds`].
+        thresholds: Box<Thresholds>,
+        /// Not known: every resolver counts.
+        resolvers: Option<Vec<std::net::IpAddr>>,
     },
     /// What a baseline holds is right.
     Ratify {
@@ -40,6 +58,18 @@ pub enum Command {
     },
 }
 
+/// A rule file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleText {
+    /// Its name in messages.
+    pub name: String,
+    /// What stands in it.
+    pub text: String,
+    /// Shipped, not written by a person.
+    pub shipped: bool,
+}
+
 /// What is kept over a restart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +93,34 @@ impl Judge {
                 self.config = config.clone();
                 self.assess_all();
                 Ok("settings are in force".into())
+            }
+            Command::Rules { files } => {
+                let sources: Vec<Source> = files
+                    .iter()
+                    .map(|f| Source {
+                        name: f.name.clone(),
+                        text: f.text.clone(),
+                        origin: if f.shipped { Origin::Pack } else { Origin::Person },
+                    })
+                    .collect();
+                let set = RuleSet::compile(&sources, Day::of_utc_ns(self.now_utc)).map_err(|problems| {
+                    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+                })?;
+                let count = set.rules().len();
+                self.rules = Arc::new(set);
+                self.instances.values_mut().for_each(|i| i.policy.forget());
+                Ok(format!("{count} rules of {} files are in force", files.len()))
+            }
+            Command::Detectors { thresholds, resolvers } => {
+                self.thresholds = (**thresholds).clone();
+                self.resolvers.clone_from(resolvers);
+                for i in self.instances.values_mut() {
+                    i.detectors.set_thresholds((**thresholds).clone());
+                    if let Some(resolvers) = resolvers {
+                        i.detectors.set_resolvers(resolvers);
+                    }
+                }
+                Ok("detectors are set".into())
             }
             Command::Ratify { baseline, by } => {
                 let key = self.find(baseline)?;

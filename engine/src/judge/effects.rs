@@ -1,20 +1,31 @@
-//! An effect: is it new for all that it may belong to?
+//! An effect: what rules and detectors say of it, and whether it is new for all that it may belong to.
 
 use std::sync::Arc;
 
-use super::{Judge, Mode, book::Draft, instance::scopes, words};
+use super::{
+    Judge, Mode,
+    book::{Cause, Draft},
+    instance::{Instance, scopes},
+    policy, words,
+};
 use crate::{
-    baseline::{Baseline, Dimension, Item, Key, ScopeKey, State},
+    act::{self, Act},
+    baseline::{Baseline, Dimension, Item, ScopeKey, State},
+    detect::{Hit, combine::Told},
     finding::{Evidence, Kind, Origin, Seen, Severity},
-    output::{Effect, EffectLine, NetOp, ScopeKind},
+    output::{Effect, EffectLine, NetOp, Scope, ScopeKind},
+    rules::{self, Verdict, units::Day, written::Learned},
 };
 
-/// A deviation from a baseline.
-struct Deviation {
-    item: Arc<Item>,
-    level: usize,
+/// A finding in an effect, before it has its place in the book.
+pub(super) struct Found {
     kind: Kind,
     severity: Severity,
+    origin: Origin,
+    object: String,
+    sentence: String,
+    permit: String,
+    baseline: Option<String>,
 }
 
 impl Judge {
@@ -24,47 +35,92 @@ impl Judge {
             return;
         };
         i.track(line);
-        match &*line.effect {
-            Effect::Flow { bytes_out, .. } => {
-                i.bytes_out = i.bytes_out.saturating_add(*bytes_out);
-                if let Some(p) = i.pending(&line.scope) {
-                    p.bytes_out = p.bytes_out.saturating_add(*bytes_out);
-                }
-                return;
-            }
-            Effect::DnsQuery { .. } => i.questions = i.questions.saturating_add(line.count),
-            Effect::Open { write, create, .. } => {
-                let wrote = *write || *create;
-                if let Some(p) = i.pending(&line.scope) {
-                    p.files = p.files.saturating_add(line.count);
-                    p.writes = p.writes.saturating_add(if wrote { line.count } else { 0 });
-                }
-            }
-            Effect::Net { op: NetOp::Connect | NetOp::Sendmsg, .. } => {
-                if let Some(p) = i.pending(&line.scope) {
-                    p.connects = p.connects.saturating_add(line.count);
-                }
-            }
-            _ => {}
+        count(i, line);
+        let mut found = Vec::new();
+        if self.config.rules {
+            let mut hits = std::mem::take(&mut self.hits);
+            i.detectors.effect(line, &mut hits);
+            found.extend(hits.drain(..).map(|h| detected(&line.scope, &line.server.name, h)));
+            self.hits = hits;
         }
         let items = i.items(&line.effect);
         if items.is_empty() {
+            self.enter(line, found);
             return;
         }
-        if let Some(p) = i.pending(&line.scope) {
-            for item in items.iter() {
-                p.add(item, line.count);
+        let scopes = scopes(&line.scope);
+        let mut allowed = 0_u64;
+        let (mut compare, mut exempts) = (self.config.baselines, true);
+        if self.config.rules {
+            let selected: Vec<_> = scopes.iter().map(|s| i.policy.of(&self.rules, &i.who, s)).collect();
+            compare &= !selected.iter().any(|s| s.learned() == Learned::Ignore);
+            exempts &= !selected.iter().all(|s| s.learned() == Learned::Only);
+            let today = Day::of_utc_ns(line.time.utc);
+            let mut n = 0;
+            act::each(&line.effect, |act| {
+                let decision = policy::decide(&selected, &act, today);
+                match (decision.verdict, decision.rule) {
+                    (Verdict::Allow, _) => allowed |= 1 << n,
+                    (Verdict::Deny, Some(rule)) => {
+                        let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
+                        let object = object(&act);
+                        let sentence = format!(
+                            "{}, server `{}` {}, which rule `{}` ({}) forbids.",
+                            words::when(&line.scope),
+                            line.server.name,
+                            words::did(&line.effect),
+                            rule.id,
+                            rule.place
+                        );
+                        found.push(Found {
+                            kind: rule.kind,
+                            severity: rule.severity,
+                            origin: Origin::Rule { rule: rule.id.clone(), place: rule.place.to_string() },
+                            object,
+                            sentence,
+                            permit: rules::permit(rule.kind, &at, &act),
+                            baseline: None,
+                        });
+                    }
+                    _ => {}
+                }
+                n += u32::from(!matches!(act, Act::Sni { .. }));
+            });
+        }
+        if compare {
+            let exempt = if exempts { allowed } else { 0 };
+            self.compare(line, &items, exempt, &scopes, &mut found);
+        }
+        // What is a finding is not learned; what is bad is no company for anything that is.
+        let bad = found.iter().any(|f| f.severity >= Severity::Medium);
+        let odd = !found.is_empty();
+        if let Some(i) = self.instances.get_mut(&line.server.id) {
+            if bad {
+                i.taint(&line.scope);
+            }
+            if (!odd || bad)
+                && let Some(p) = i.pending(&line.scope)
+            {
+                for item in items.iter() {
+                    p.add(item, line.count);
+                }
             }
         }
-        if self.config.baselines {
-            self.compare(line, &items);
-        }
+        self.enter(line, found);
         if line.scope.kind == ScopeKind::Ambient {
             self.flush_ambient(&line.server.id, line.time.boot_ns, false);
         }
     }
 
-    fn compare(&mut self, line: &EffectLine, items: &[Arc<Item>]) {
+    /// Deviations from the baseline.
+    fn compare(
+        &mut self,
+        line: &EffectLine,
+        items: &[Arc<Item>],
+        exempt: u64,
+        scopes: &[ScopeKey],
+        found: &mut Vec<Found>,
+    ) {
         let Some(i) = self.instances.get(&line.server.id) else {
             return;
         };
@@ -74,91 +130,178 @@ impl Judge {
         let Some(baseline) = self.baselines.get(key).filter(|b| b.state == State::Active) else {
             return;
         };
-        let scopes = scopes(&line.scope);
-        if scopes.is_empty() || i.partial && scopes == [ScopeKey::Startup] {
+        if scopes.is_empty() || i.partial && *scopes == [ScopeKey::Startup] {
             return;
         }
-        let mut deviations = Vec::new();
-        for item in items {
-            if let Some(level) = new_for_all(baseline, &scopes, item) {
-                let kind = words::kind(item.dimension, &scopes);
-                let severity = severity(kind, item, level);
-                deviations.push(Deviation { item: Arc::clone(item), level, kind, severity });
+        for (n, item) in items.iter().enumerate() {
+            if exempt >> n.min(63) & 1 != 0 {
+                continue;
             }
-        }
-        if deviations.is_empty() || self.mode(&line.server.name, line.scope.tool.as_deref()) == Mode::Learn {
-            return;
-        }
-        let key = key.clone();
-        for d in deviations {
-            self.deviates(line, &key, &scopes, &d);
+            let Some(level) = new_for_all(baseline, scopes, item) else {
+                continue;
+            };
+            if self.mode(&line.server.name, line.scope.tool.as_deref()) == Mode::Learn {
+                return;
+            }
+            let kind = words::kind(item.dimension, scopes);
+            let normal = scopes
+                .iter()
+                .take(3)
+                .map(|s| words::normal(baseline, s, item.dimension))
+                .collect::<Vec<_>>()
+                .join("; ");
+            let object = item.levels[level].to_string();
+            let sentence = format!(
+                "{}, server `{}` {}. That is new ({object}); what is normal: {normal}.",
+                words::when(&line.scope),
+                line.server.name,
+                words::did(&line.effect),
+            );
+            let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
+            let mut permit = String::new();
+            let mut k = 0;
+            act::each(&line.effect, |act| {
+                if k == n {
+                    permit = rules::permit(kind, &at, &act);
+                }
+                k += usize::from(!matches!(act, Act::Sni { .. }));
+            });
+            found.push(Found {
+                kind,
+                severity: severity(kind, item, level),
+                origin: Origin::Baseline {
+                    sessions: u64::from(baseline.trials),
+                    calls: baseline.calls,
+                    bound: baseline.bound(),
+                },
+                object,
+                sentence,
+                permit,
+                baseline: Some(normal),
+            });
         }
     }
 
-    fn deviates(&mut self, line: &EffectLine, key: &Key, scopes: &[ScopeKey], d: &Deviation) {
-        let (Some(i), Some(baseline)) = (self.instances.get_mut(&line.server.id), self.baselines.get(key))
-        else {
-            return;
-        };
-        let seen = Seen {
-            time: line.time,
-            process: Arc::clone(&line.process),
-            effect: Arc::clone(&line.effect),
-            count: line.count,
-        };
-        i.taint(&line.scope);
-        // One finding a call and kind: what else of the kind it does is evidence of the same.
-        if let Some(p) = i.pending(&line.scope)
-            && let Some((.., cause)) =
-                p.causes.iter().find(|(kind, severity, _)| *kind == d.kind && *severity >= d.severity)
-        {
-            let cause = cause.clone();
-            self.book.count(&cause, Some(seen), line.count);
-            return;
+    /// Enters what was found in an effect: one finding a call and kind; what else of the kind it does is evidence
+    /// of the same.
+    fn enter(&mut self, line: &EffectLine, found: Vec<Found>) {
+        for f in found {
+            let Some(i) = self.instances.get_mut(&line.server.id) else {
+                return;
+            };
+            let seen = Seen {
+                time: line.time,
+                process: Arc::clone(&line.process),
+                effect: Arc::clone(&line.effect),
+                count: line.count,
+            };
+            if let Some(p) = i.pending(&line.scope)
+                && let Some((.., cause)) =
+                    p.causes.iter().find(|(kind, severity, _)| *kind == f.kind && *severity >= f.severity)
+            {
+                let cause = cause.clone();
+                self.book.count(&cause, Some(seen), line.count);
+                continue;
+            }
+            let (kind, severity) = (f.kind, f.severity);
+            let draft = Draft {
+                server: Arc::clone(&i.server),
+                context: Arc::clone(&i.context),
+                identity: i.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+                place: place(&scopes(&line.scope)),
+                scope: Arc::clone(&line.scope),
+                kind,
+                severity,
+                origin: f.origin,
+                object: f.object,
+                sentence: f.sentence,
+                permit: f.permit,
+                evidence: Evidence {
+                    effects: vec![seen],
+                    more: 0,
+                    processes: i.ancestry(&line.process),
+                    calls_before: i.recent.iter().cloned().collect(),
+                    baseline: f.baseline,
+                },
+                time: line.time,
+                count: line.count,
+            };
+            let call = line.scope.call.as_ref().map(|c| c.number);
+            let cause = self.record(draft, &line.server.id, call);
+            if let Some(p) = self.instances.get_mut(&line.server.id).and_then(|i| i.pending(&line.scope)) {
+                p.causes.push((kind, severity, cause));
+            }
         }
-        let normal = scopes
-            .iter()
-            .take(3)
-            .map(|s| words::normal(baseline, s, d.item.dimension))
-            .collect::<Vec<_>>()
-            .join("; ");
-        let object = d.item.levels[d.level].to_string();
-        let sentence = format!(
-            "{}, server `{}` {}. That is new ({object}); what is normal: {normal}.",
-            words::when(&line.scope),
-            line.server.name,
-            words::did(&line.effect),
-        );
-        let draft = Draft {
-            server: Arc::clone(&i.server),
-            context: Arc::clone(&i.context),
-            identity: i.key.as_ref().map(ToString::to_string).unwrap_or_default(),
-            place: place(scopes),
-            scope: Arc::clone(&line.scope),
-            kind: d.kind,
-            severity: d.severity,
-            origin: Origin::Baseline {
-                sessions: u64::from(baseline.trials),
-                calls: baseline.calls,
-                bound: baseline.bound(),
-            },
-            object,
-            sentence,
-            permit: String::new(),
-            evidence: Evidence {
-                effects: vec![seen],
-                more: 0,
-                processes: i.ancestry(&line.process),
-                calls_before: i.recent.iter().cloned().collect(),
-                baseline: Some(normal),
-            },
-            time: line.time,
-            count: line.count,
-        };
+    }
+
+    /// Enters a finding in the book, and raises it if it is worse together with another.
+    pub(super) fn record(&mut self, draft: Draft, server: &str, call: Option<u64>) -> Cause {
+        let (kind, severity, at_ns) = (draft.kind, draft.severity, draft.time.boot_ns);
+        let object = draft.object.clone();
         let cause = self.book.enter(draft);
-        if let Some(p) = i.pending(&line.scope) {
-            p.causes.push((d.kind, d.severity, cause));
+        let told = Told { kind, server, call, at_ns, severity, object: &object };
+        if let Some(raised) = self.escalation.tell(&told) {
+            let because = format!("It came {}.", raised.because);
+            self.book.raise(&cause, raised.severity, &because);
+            let because = format!("Together with {} ({}) that is worse.", kind.id(), object);
+            self.book.raise_partner(&cause, raised.with.kind, &raised.with.object, raised.severity, &because);
         }
+        cause
+    }
+}
+
+/// Counts what an effect adds to the numbers of its scope and session.
+fn count(i: &mut Instance, line: &EffectLine) {
+    match &*line.effect {
+        Effect::Flow { bytes_out, .. } => {
+            i.bytes_out = i.bytes_out.saturating_add(*bytes_out);
+            if let Some(p) = i.pending(&line.scope) {
+                p.bytes_out = p.bytes_out.saturating_add(*bytes_out);
+            }
+        }
+        Effect::DnsQuery { .. } => i.questions = i.questions.saturating_add(line.count),
+        Effect::Open { write, create, .. } => {
+            let wrote = *write || *create;
+            if let Some(p) = i.pending(&line.scope) {
+                p.files = p.files.saturating_add(line.count);
+                p.writes = p.writes.saturating_add(if wrote { line.count } else { 0 });
+            }
+        }
+        Effect::Net { op: NetOp::Connect | NetOp::Sendmsg, .. } => {
+            if let Some(p) = i.pending(&line.scope) {
+                p.connects = p.connects.saturating_add(line.count);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a detector saw, as a finding.
+pub(super) fn detected(scope: &Scope, server: &str, hit: Hit) -> Found {
+    Found {
+        kind: hit.kind,
+        severity: hit.severity.unwrap_or_else(|| hit.kind.severity()),
+        origin: Origin::Detector,
+        sentence: format!("{}, server `{server}` {}.", words::when(scope), hit.why),
+        object: hit.object,
+        permit: String::new(),
+        baseline: None,
+    }
+}
+
+/// What an act is about.
+fn object(act: &Act<'_>) -> String {
+    match act {
+        Act::Exec { file, .. } => (*file).to_owned(),
+        Act::File { path, .. } | Act::Unix { path, .. } => (*path).to_owned(),
+        Act::Connect { address, name, port, protocol } => match name {
+            Some(name) => format!("{name}:{port}/{protocol}"),
+            None => format!("{address}:{port}/{protocol}"),
+        },
+        Act::Listen { address, port, protocol } => format!("{address}:{port}/{protocol}"),
+        Act::Dns { name, .. } | Act::Sni { name, .. } => (*name).to_owned(),
+        Act::Syscall { abi, nr } => format!("{}:{nr}", format!("{abi:?}").to_lowercase()),
+        Act::Special { name, .. } | Act::Uring { name } => (*name).to_owned(),
     }
 }
 
@@ -174,24 +317,27 @@ pub(super) fn place(scopes: &[ScopeKey]) -> String {
 fn new_for_all(baseline: &Baseline, scopes: &[ScopeKey], item: &Item) -> Option<usize> {
     let mut level = usize::MAX;
     for scope in scopes {
-        let known = baseline.scope(scope).is_some_and(|s| s.sessions >= 10);
+        let known = baseline.knows(scope);
         let found = if known || !matches!(scope, ScopeKey::Tool(_)) {
             baseline.novelty(scope, item).tested
         } else {
-            let mut all = usize::MAX;
-            for tool in baseline.tools() {
-                let key = ScopeKey::Tool(tool.to_owned());
-                if baseline.scope(&key).is_some_and(|s| s.sessions < 10) {
-                    if !baseline.novelty(&key, item).new {
-                        return None;
-                    }
-                    continue;
-                }
-                all = all.min(baseline.novelty(&key, item).tested?);
-            }
-            (all != usize::MAX).then_some(all)
+            new_for_any_tool(baseline, item)
         };
         level = level.min(found?);
+    }
+    (level != usize::MAX).then_some(level)
+}
+
+fn new_for_any_tool(baseline: &Baseline, item: &Item) -> Option<usize> {
+    let mut level = usize::MAX;
+    for tool in baseline.tools() {
+        let key = ScopeKey::Tool(tool.to_owned());
+        let novelty = baseline.novelty(&key, item);
+        if baseline.knows(&key) {
+            level = level.min(novelty.tested?);
+        } else if !novelty.new {
+            return None;
+        }
     }
     (level != usize::MAX).then_some(level)
 }

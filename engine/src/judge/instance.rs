@@ -12,9 +12,10 @@ use crate::{
     detect::Detectors,
     finding::{Kind, Severity},
     output::{CallLine, Context, Effect, EffectLine, Process, Scope, ScopeKind, ServerRef},
+    rules::Who,
 };
 
-use super::book::Cause;
+use super::{book::Cause, policy::Policy};
 
 /// Items of effects remembered; beyond that they are made anew.
 const CACHED: usize = 4096;
@@ -66,7 +67,6 @@ pub(super) struct Instance {
     pub(super) key: Option<Key>,
     /// Whose baseline it is compared with, when that is another's.
     pub(super) compared: Option<Key>,
-    pub(super) package: Option<String>,
     pub(super) roots: Roots,
     pub(super) session: u32,
     /// It had a call: the session counts.
@@ -84,6 +84,9 @@ pub(super) struct Instance {
     cache: HashMap<u64, Arc<[Arc<Item>]>>,
     hasher: RandomState,
     pub(super) detectors: Detectors,
+    pub(super) policy: Policy,
+    /// As rules see it.
+    pub(super) who: Who,
     /// Over the session.
     pub(super) bytes_out: u64,
     pub(super) questions: u64,
@@ -97,7 +100,6 @@ impl Instance {
             context,
             key: None,
             compared: None,
-            package: None,
             roots: Roots::default(),
             session: 0,
             counted: false,
@@ -112,6 +114,8 @@ impl Instance {
             cache: HashMap::new(),
             hasher: RandomState::new(),
             detectors: Detectors::default(),
+            policy: Policy::default(),
+            who: Who::default(),
             bytes_out: 0,
             questions: 0,
             ended_calls: 0,

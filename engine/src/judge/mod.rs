@@ -7,6 +7,7 @@
 //! - `instance`: a running server, and what its calls did so far
 //! - `effects`: an effect: rules, detectors, novelty
 //! - `calls`: an ended call: numbers, and learning
+//! - `policy`: what rules say about it
 //! - `book`: findings, one for each cause
 //! - `commands`: what people decide
 //! - `words`: sentences
@@ -17,18 +18,22 @@ mod commands;
 pub mod config;
 mod effects;
 mod instance;
+mod policy;
 mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
 use crate::{
     baseline::{Baseline, Key, State, roots::Roots},
+    detect::{Escalation, Hit, Thresholds},
     finding::{Evidence, Finding, Kind, Origin},
     input::Identity,
-    output::{Basis, Certainty, Line, Scope, ScopeKind, ServerEvent, ServerLine},
+    output::{Basis, Certainty, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time},
+    rules::{RuleSet, Who},
 };
 use book::{Book, Draft};
 pub use commands::{Command, Stored};
@@ -41,6 +46,8 @@ const WAITING: usize = 1024;
 const AMBIENT_NS: u64 = 60_000_000_000;
 /// Counts of open findings are told this often at most.
 const TELL_NS: u64 = 1_000_000_000;
+/// Detectors look at running calls this often.
+const DETECT_NS: u64 = 10_000_000_000;
 /// Calls after which it is decided anew what may be tested.
 const ASSESS_CALLS: u64 = 64;
 /// A day, ns.
@@ -60,7 +67,14 @@ pub struct Judge {
     /// Baselines that changed since they were last stored.
     dirty: BTreeSet<Key>,
     now_utc: i64,
+    pub(crate) utc_minus_boot_ns: i64,
     told_ns: u64,
+    detected_ns: u64,
+    rules: Arc<RuleSet>,
+    thresholds: Thresholds,
+    resolvers: Option<Vec<IpAddr>>,
+    escalation: Escalation,
+    hits: Vec<Hit>,
 }
 
 impl Judge {
@@ -76,6 +90,7 @@ impl Judge {
             Line::Effect(l) => self.on_effect(l),
             Line::Call(l) => self.on_call(l),
             Line::Lost(l) => {
+                self.on_lost(l);
                 // Counting went on without a map entry: nothing was lost.
                 if !l.cause.starts_with("full:aggregation") {
                     self.instances.values_mut().for_each(Instance::taint_all);
@@ -90,6 +105,19 @@ impl Judge {
 
     /// Time passes.
     pub(crate) fn tick(&mut self, now_ns: u64, out: &mut Vec<Finding>) {
+        if now_ns.saturating_sub(self.detected_ns) > DETECT_NS && self.config.rules {
+            self.detected_ns = now_ns;
+            let mut ids: Vec<String> = self.instances.keys().cloned().collect();
+            ids.sort();
+            for id in ids {
+                let mut hits = Vec::new();
+                if let Some(i) = self.instances.get_mut(&id) {
+                    i.detectors.tick(now_ns, &mut hits);
+                }
+                let utc = now_ns as i64 + self.utc_minus_boot_ns;
+                self.on_hits(&id, Time { utc, boot_ns: now_ns }, hits);
+            }
+        }
         if now_ns.saturating_sub(self.told_ns) > TELL_NS {
             self.told_ns = now_ns;
             self.book.tell(true, |f| out.push(f));
@@ -111,8 +139,16 @@ impl Judge {
         match line.event {
             ServerEvent::Found | ServerEvent::Identified => {
                 let i = self.instances.entry(id.clone()).or_insert_with(|| {
-                    Instance::new(Arc::clone(&line.server), Arc::clone(&line.context), line.time.boot_ns)
+                    let mut i =
+                        Instance::new(Arc::clone(&line.server), Arc::clone(&line.context), line.time.boot_ns);
+                    i.detectors.set_thresholds(self.thresholds.clone());
+                    if let Some(resolvers) = &self.resolvers {
+                        i.detectors.set_resolvers(resolvers);
+                    }
+                    i
                 });
+                i.who.server.clone_from(&line.server.name);
+                i.policy.forget();
                 i.server = Arc::clone(&line.server);
                 i.context = Arc::clone(&line.context);
                 i.partial |= line.startup.partial;
@@ -120,36 +156,50 @@ impl Judge {
                     self.bind(&id, &identity, line);
                 }
             }
-            ServerEvent::Forging => self.on_detected(
-                &id,
-                line,
-                Kind::ForgedCall,
-                "its own request channel",
-                "it can write calls to itself that no client made",
-            ),
-            ServerEvent::Blind => self.on_detected(
-                &id,
-                line,
-                Kind::Blinded,
-                "its channel",
-                "its messages cannot be followed any more, so effects cannot be charged to calls",
-            ),
-            ServerEvent::Ended => self.end(&id),
+            ServerEvent::Forging | ServerEvent::Blind => {
+                self.instances.values_mut().filter(|i| i.server.id == id).for_each(Instance::taint_all);
+            }
+            ServerEvent::Ended => {}
+        }
+        let mut hits = Vec::new();
+        if self.config.rules
+            && let Some(i) = self.instances.get_mut(&id)
+        {
+            i.detectors.server(line, &mut hits);
+        }
+        self.on_hits(&id, line.time, hits);
+        if line.event == ServerEvent::Ended {
+            self.end(&id);
+            self.escalation.forget(&id);
         }
     }
 
-    fn on_detected(&mut self, id: &str, line: &ServerLine, kind: Kind, object: &str, why: &str) {
-        let Some(i) = self.instances.get_mut(id) else {
-            return;
-        };
-        i.taint_all();
+    /// Hits that are not an effect's.
+    fn on_hits(&mut self, id: &str, time: Time, hits: Vec<Hit>) {
+        for hit in hits {
+            let Some(i) = self.instances.get(id) else {
+                return;
+            };
+            let sentence = format!("Server `{}` {}.", i.server.name, hit.why);
+            let severity = hit.severity.unwrap_or_else(|| hit.kind.severity());
+            let draft = Draft { severity, ..server_draft(i, time, hit.kind, &hit.object, sentence) };
+            self.record(draft, id, None);
+        }
+    }
+
+    fn on_lost(&mut self, line: &LostLine) {
         if !self.config.rules {
             return;
         }
-        let detail = line.detail.as_deref().unwrap_or_default();
-        let sentence = format!("Server `{}`: {why} ({detail}).", line.server.name);
-        let draft = server_draft(i, line, kind, object, sentence);
-        self.book.enter(draft);
+        let mut ids: Vec<String> = self.instances.keys().cloned().collect();
+        ids.sort();
+        for id in ids {
+            let mut hits = Vec::new();
+            if let Some(i) = self.instances.get_mut(&id) {
+                i.detectors.lost(line, &mut hits);
+            }
+            self.on_hits(&id, line.time, hits);
+        }
     }
 
     /// A server instance gets its baseline.
@@ -160,7 +210,15 @@ impl Judge {
             return;
         };
         i.roots = Roots::new(identity, line.context.project.as_deref());
-        i.package.clone_from(&identity.package);
+        i.who = Who {
+            server: line.server.name.clone(),
+            package: identity.package.clone(),
+            user: Some(uid.to_string()),
+            home: i.roots.home().map(str::to_owned),
+            roots: i.roots.given().map(str::to_owned).collect(),
+            ..Who::default()
+        };
+        i.policy.forget();
         if i.key.as_ref() == Some(&key) {
             return;
         }
@@ -211,7 +269,7 @@ impl Judge {
             };
             let Some(i) = self.instances.get(id) else { return };
             let object = line.entry.clone().unwrap_or_else(|| line.server.name.clone());
-            let draft = server_draft(i, line, kind, &object, sentence);
+            let draft = server_draft(i, line.time, kind, &object, sentence);
             self.book.enter(draft);
         }
         self.assess(&key);
@@ -280,7 +338,7 @@ impl Judge {
 }
 
 /// A finding about a server itself.
-fn server_draft(i: &Instance, line: &ServerLine, kind: Kind, object: &str, sentence: String) -> Draft {
+fn server_draft(i: &Instance, time: Time, kind: Kind, object: &str, sentence: String) -> Draft {
     Draft {
         server: Arc::clone(&i.server),
         context: Arc::clone(&i.context),
@@ -301,7 +359,7 @@ fn server_draft(i: &Instance, line: &ServerLine, kind: Kind, object: &str, sente
         sentence,
         permit: String::new(),
         evidence: Evidence::default(),
-        time: line.time,
+        time,
         count: 1,
     }
 }

@@ -1,0 +1,66 @@
+//! What rules say about a running server, scope by scope.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    act::Act,
+    baseline::ScopeKey,
+    rules::{Decision, RuleSet, Selected, Verdict, Where, Who, units::Day},
+};
+
+/// Scopes whose rules are kept ready.
+const KEPT: usize = 1024;
+
+/// The rules in force, and those of them that speak about one server.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    selected: HashMap<ScopeKey, Arc<Selected>>,
+}
+
+impl Policy {
+    /// Rules changed, or it became known who the server is.
+    pub(super) fn forget(&mut self) {
+        self.selected.clear();
+    }
+
+    pub(super) fn of(&mut self, rules: &Arc<RuleSet>, who: &Who, scope: &ScopeKey) -> Arc<Selected> {
+        if let Some(s) = self.selected.get(scope) {
+            return Arc::clone(s);
+        }
+        if self.selected.len() >= KEPT {
+            self.selected.clear();
+        }
+        let selected = Arc::new(rules.for_who(&at(who, scope)));
+        self.selected.insert(scope.clone(), Arc::clone(&selected));
+        selected
+    }
+}
+
+/// The same server in a scope.
+pub(super) fn at(who: &Who, scope: &ScopeKey) -> Who {
+    let scope = match scope {
+        ScopeKey::Startup => Where::Startup,
+        ScopeKey::Ambient | ScopeKey::Session => Where::Ambient,
+        ScopeKey::Tool(tool) => Where::Tool(tool.clone()),
+    };
+    Who { scope, ..who.clone() }
+}
+
+/// An act that may belong to several scopes is permitted when one of them permits it, and forbidden only
+/// when all forbid it.
+pub(super) fn decide<'a>(selected: &'a [Arc<Selected>], act: &Act<'_>, today: Day) -> Decision<'a> {
+    let mut denied = None;
+    let mut all = true;
+    for s in selected {
+        let d = s.decide(act, today);
+        match d.verdict {
+            Verdict::Allow => return d,
+            Verdict::Deny => denied = denied.or(Some(d)),
+            Verdict::None => all = false,
+        }
+    }
+    match denied {
+        Some(d) if all => d,
+        _ => Decision::default(),
+    }
+}
