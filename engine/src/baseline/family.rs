@@ -1,6 +1,9 @@
 //! A set of members, how often each was seen, and in which sessions.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,20 +91,26 @@ impl Family {
     }
 
     /// Sessions that had a member which no other session had: leaving one of them out, its member
-    /// would have been new in it. And for each half of the sessions, how many of its members it has seen in
-    /// fewer than 2, 3 and 5 sessions.
+    /// would have been new in it. And for each half of the sessions, how many of them have members that it has
+    /// seen in fewer than 2, 3 and 5 sessions: sessions, because one that is full of junk is still one.
     pub(crate) fn alarms(&self, rank: u8) -> Alarms {
         let mut alarms = Alarms { rank, ..Alarms::default() };
+        let mut weak: [[BTreeSet<u32>; 3]; 2] = Default::default();
         for m in self.members.values() {
             if m.sessions() == 1 {
                 alarms.sessions.insert(m.first_session);
             }
-            for (half, weak) in m.halves.iter().zip(&mut alarms.weak) {
-                for (limit, n) in WEAK.iter().zip(weak) {
-                    *n += u64::from((1..*limit).contains(half));
+            for (half, n) in m.halves.iter().enumerate() {
+                let own = |session: u32| session as usize % 2 == half;
+                let session = if own(m.first_session) { m.first_session } else { m.last_session };
+                for (limit, sessions) in WEAK.iter().zip(&mut weak[half]) {
+                    if (1..*limit).contains(n) {
+                        sessions.insert(session);
+                    }
                 }
             }
         }
+        alarms.weak = weak.map(|half| half.map(|sessions| sessions.len() as u64));
         alarms
     }
 

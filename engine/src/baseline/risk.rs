@@ -69,7 +69,7 @@ pub struct Choice {
 pub struct Alarms {
     /// Sessions that would have alarmed by it.
     pub sessions: BTreeSet<u32>,
-    /// For even and odd sessions: members that were seen in fewer than [`WEAK`] of them.
+    /// For even and odd sessions: how many have members that were seen in fewer than [`WEAK`] of them.
     pub weak: [[u64; 3]; 2],
     /// How much it says about new things at all, 0 the most: known before any session is seen. What says most is
     /// tested first when not all can be.
