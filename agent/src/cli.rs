@@ -23,6 +23,81 @@ pub(crate) enum Command {
     /// Print what a recording says; needs neither root nor a kernel with BPF
     #[command(after_help = "Example:\n  toolwarden replay session.twrec --print text")]
     Replay(Replay),
+    /// Check, test and explain rules; needs neither root nor a running agent
+    #[command(
+        subcommand,
+        after_help = "Without FILES: the shipped packs and /etc/toolwarden/rules.d.\n\
+                            Exit codes: 0 good, 1 a test failed or lint found something, 2 usage, 5 a rule file is wrong."
+    )]
+    Rules(Rules),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rules {
+    /// Say what is wrong with rule files
+    Check(RuleFiles),
+    /// Run the tests that stand in rules
+    Test(RuleFiles),
+    /// Find what is hardly meant: unreachable, overlapping, over-broad, expired, untested
+    Lint(RuleFiles),
+    /// Print the JSON Schema of rule files
+    Schema,
+    /// List the rules
+    List(RuleFiles),
+    /// Say what the rules say about an act, which of them decides, and why
+    #[command(
+        after_help = "Example:\n  toolwarden rules explain --server git --tool git_log read=/home/me/.ssh/id_rsa"
+    )]
+    Explain(Explain),
+}
+
+/// How tables are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// For people
+    Table,
+    /// For machines: one JSON document
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RuleFiles {
+    /// Rule files, or directories of them
+    #[arg(value_name = "FILES")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: TableFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// KIND=OBJECT: read=PATH, write=, delete=, change=, exec=, connect=ADDRESS:PORT/tcp, listen=, dns=NAME,
+    /// sni=, unix=PATH, unix_listen=, syscall=NAME, io_uring=NAME
+    pub(crate) act: String,
+    /// Name of the server
+    #[arg(long, default_value = "some-server")]
+    pub(crate) server: String,
+    /// Tool, `@startup` or `@ambient`
+    #[arg(long, default_value = "some_tool")]
+    pub(crate) tool: String,
+    /// Package of the server
+    #[arg(long)]
+    pub(crate) package: Option<String>,
+    /// User that it runs as
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Home of that user
+    #[arg(long)]
+    pub(crate) home: Option<String>,
+    /// Directory that the server was given or started in; may be repeated
+    #[arg(long)]
+    pub(crate) root: Vec<String>,
+    /// Name that the peer's address was the answer to
+    #[arg(long)]
+    pub(crate) resolved: Option<String>,
+    #[command(flatten)]
+    pub(crate) files: RuleFiles,
 }
 
 /// How lines are printed.

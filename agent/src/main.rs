@@ -9,9 +9,11 @@
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
 //! - [`replay`]: a recording instead of a kernel
+//! - [`commands`]: what the command line does beside that
 
 mod cli;
 mod clients;
+mod commands;
 mod identity;
 mod ingest;
 mod kernel;
@@ -24,6 +26,7 @@ mod run;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use commands::Outcome;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -34,11 +37,12 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match cli.command {
-        cli::Command::Run(options) => run::run(&options),
-        cli::Command::Replay(options) => replay::replay(&options),
+        cli::Command::Run(options) => run::run(&options).map(|()| Outcome::Good),
+        cli::Command::Replay(options) => replay::replay(&options).map(|()| Outcome::Good),
+        cli::Command::Rules(command) => commands::rules::rules(&command),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) => outcome.into(),
         // The reader of our output went away: that is how `| head` ends.
         Err(e) if print::is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {

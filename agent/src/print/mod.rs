@@ -6,6 +6,8 @@
 
 mod text;
 
+pub(crate) use text::safe;
+
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
 
 use anyhow::{Context as _, Result};

@@ -31,7 +31,7 @@ pub(super) struct Text {
 }
 
 /// Control characters come from hostile names: they are shown, never sent to the terminal.
-pub(super) fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // Bidirectional overrides can make a path read as another one.

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{finding::Kind, output::SyscallAbi};
 
+/// A file of a hundred thousand bad patterns needs no list of them all.
+pub(super) const MAX_PROBLEMS: usize = 200;
+
 struct Checker<'a> {
     source: &'a Source,
     rule: String,
@@ -23,8 +26,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn error(&mut self, at: At, message: impl Into<String>, remedy: Option<String>) {
-        // A file of a hundred thousand bad patterns needs no list of them all.
-        if self.problems.len() < 200 {
+        if self.problems.len() < MAX_PROBLEMS {
             let problem = Problem::error(&self.source.name, &self.source.text, at, message);
             self.problems.push(problem.rule(&self.rule).maybe(remedy));
         }

@@ -7,7 +7,7 @@
 //! - `parse`: from text to that; all bytes are hostile
 //! - `compile`, [`set`], `table`: rules as meant
 //! - `glob`, `net`, [`syscalls`], [`units`]: patterns, names and numbers
-//! - [`select`], [`limits`]: whom rules are about, and what they say
+//! - [`select`], [`limits`]: whom rules are about, and what they say; `own`: a process's own entries of `/proc`
 //! - [`case`]: inline tests
 //! - [`lint`], [`explain`]: what is hardly meant, and why something was decided
 //! - [`write`]: rules as text again
@@ -21,6 +21,7 @@ mod glob;
 pub mod limits;
 pub mod lint;
 mod net;
+mod own;
 pub mod packs;
 mod parse;
 pub mod problem;
@@ -41,6 +42,7 @@ pub use glob::escape;
 pub use limits::{Exceeded, Metric};
 pub use lint::lint;
 pub use packs::packs;
+pub use own::own_path;
 pub use parse::{MAX_FILE, parse};
 pub use problem::{Level, Problem};
 pub use select::{Decision, Selected, Verdict, Where, Who};

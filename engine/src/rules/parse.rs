@@ -34,7 +34,7 @@ pub fn parse(file: &str, text: &str) -> Result<RuleFile, Box<Problem>> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: 24,
-            max_documents: 1,
+            max_documents: 8,
             max_nodes: 200_000,
             max_events: 500_000,
             max_anchors: 256,
@@ -91,14 +91,23 @@ fn problem(file: &str, text: &str, error: &Error) -> Problem {
             new("a second YAML document".into()).remedy("one list of `rules:` a file, no `---`")
         }
         Error::SerdeInvalidType { unexpected, expected, .. } => {
-            new(format!("expected {expected}, found {unexpected}"))
+            // `on`, `1.10` and `0x10` are no strings in YAML, and what they are is not what was meant.
+            let quotes = expected.contains("string").then(|| "if it is a name, put it in quotes".to_owned());
+            new(format!("expected {expected}, found {unexpected}")).maybe(quotes)
         }
         other => {
             let message = first_line(&other.to_string());
             let quote =
                 source_char(text, at).is_some_and(|c| matches!(c, '*' | '@' | '&' | '!' | '%' | '`' | '{'));
+            let bounded = message.starts_with("budget breached") || message.contains("alias");
             let problem = new(message);
-            if quote { problem.remedy("put the pattern in quotes") } else { problem }
+            if bounded {
+                problem.remedy("rules are flat lists: this file is too deep, too large, or repeats too much")
+            } else if quote {
+                problem.remedy("put the pattern in quotes")
+            } else {
+                problem
+            }
         }
     }
 }

@@ -145,6 +145,9 @@ impl RuleSet {
             for rule in written.rules {
                 let place = Place { file: Arc::clone(&name), at: rule.id.at };
                 if let Some(first) = ids.get(&rule.id.value) {
+                    if problems.len() >= compile::MAX_PROBLEMS {
+                        continue;
+                    }
                     let message = format!("the id `{}` is taken by {first}", rule.id.value);
                     problems.push(
                         Problem::error(&source.name, &source.text, rule.id.at, message)

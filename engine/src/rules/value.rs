@@ -128,14 +128,6 @@ impl<'de> Deserialize<'de> for OneOrMany {
                 Ok(OneOrMany::One(v.to_owned()))
             }
 
-            fn visit_u64<E: de::Error>(self, v: u64) -> Result<OneOrMany, E> {
-                Ok(OneOrMany::One(v.to_string()))
-            }
-
-            fn visit_i64<E: de::Error>(self, v: i64) -> Result<OneOrMany, E> {
-                Ok(OneOrMany::One(v.to_string()))
-            }
-
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OneOrMany, A::Error> {
                 // The parser's budget bounds the number of nodes.
                 let mut many = Vec::new();
@@ -177,8 +169,8 @@ impl JsonSchema for Texts {
         json_schema!({
             "description": "One string, or a list of them",
             "anyOf": [
-                { "type": ["string", "integer"] },
-                { "type": "array", "items": { "type": ["string", "integer"] } }
+                { "type": "string" },
+                { "type": "array", "items": { "type": "string" } }
             ]
         })
     }

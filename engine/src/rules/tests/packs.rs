@@ -160,3 +160,14 @@ fn an_explanation_names_rule_pattern_place_and_reason() {
     let text = explain(&set, &who(), &file(Access::Read, "/srv/\u{1b}[2J"));
     assert!(text.contains("none of the") && !text.contains('\u{1b}'), "{text}");
 }
+
+#[test]
+fn the_example_of_the_readme_does_what_it_says() {
+    let readme = include_str!("../../../../rules/README.md");
+    let yaml = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let set = compile(&[super::person(yaml)]);
+    let results = run_tests(&set);
+    assert_eq!(results.len(), 2);
+    assert!(results.iter().all(|t| t.passed), "{results:#?}");
+    assert!(lint(&set).is_empty(), "{:?}", lint(&set));
+}

@@ -33,9 +33,9 @@ fn a_permit_reads_well_and_permits() {
     assert_eq!(
         text.lines().filter(|l| !l.contains("id: permit")).collect::<Vec<_>>().join("\n"),
         "# yaml-language-server: $schema=./rule.schema.json\nrules:\n  \
-         name: Permit one protected-object of git\n    match:\n      server: git\n      tool: git_log\n      \
-         package: pypi:mcp-server-git\n    exceptions:\n      - reason: say why this is expected, and who says so\n        \
-         files:\n          read: ${home}/.ssh/id_rsa",
+         name: Permit one protected-object of git\n  match:\n    server: git\n    tool: git_log\n    \
+         package: pypi:mcp-server-git\n  exceptions:\n  - reason: say why this is expected, and who says so\n    \
+         files:\n      read: ${home}/.ssh/id_rsa",
         "{text}"
     );
     let mut sources = packs();
@@ -85,6 +85,38 @@ fn a_permit_permits_acts_of_all_sorts() {
         exec("/tmp/x", None, false, true),
     ] {
         permits(&who(), &act);
+    }
+}
+
+/// YAML takes these for something else than strings.
+#[test]
+fn names_that_yaml_would_misread_are_quoted() {
+    for name in [
+        "y",
+        "no",
+        "on",
+        "true",
+        "null",
+        "~",
+        "1",
+        "1.10",
+        "0x10",
+        "1e3",
+        ".nan",
+        "2027-01-01",
+        "<<",
+        "=",
+        "- a",
+        "a: b",
+        "#",
+        "' ",
+        "*",
+        "@x",
+        "&a",
+        "!t",
+    ] {
+        let who = Who { server: name.into(), scope: Where::Tool(name.into()), ..who() };
+        permits(&who, &file(Access::Read, &format!("/{name}")));
     }
 }
 

@@ -1,0 +1,79 @@
+//! What people and machines see of rules.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use engine::rules::{Decision, Origin, RuleSet, TestResult, Verdict};
+use serde_json::{Value, json};
+
+use super::Outcome;
+use crate::{cli::TableFormat, print::safe};
+
+/// One JSON document.
+pub(super) fn json(value: &Value, out: &mut impl Write) -> Result<Outcome> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
+    writeln!(out)?;
+    Ok(Outcome::Good)
+}
+
+pub(super) fn list(set: &RuleSet, format: TableFormat, out: &mut impl Write) -> Result<Outcome> {
+    let origin = |origin| match origin {
+        Origin::Pack => "pack",
+        Origin::Person => "own",
+    };
+    if format == TableFormat::Json {
+        let rules: Vec<Value> = set
+            .rules()
+            .iter()
+            .map(|r| {
+                json!({
+                    "id": r.id, "name": r.written.name, "kind": r.kind, "severity": r.severity,
+                    "origin": origin(r.origin), "file": r.place.file, "line": r.place.at.line,
+                    "exceptions": r.exceptions.len(), "tests": r.written.tests.len(),
+                })
+            })
+            .collect();
+        return json(&json!({ "rules": rules }), out);
+    }
+    let width = set.rules().iter().map(|r| r.id.len()).max().unwrap_or(0).clamp(4, 48);
+    writeln!(out, "{:width$}  {:16}  {:8}  {:4}  FROM", "RULE", "KIND", "SEVERITY", "BY")?;
+    for r in set.rules() {
+        let (kind, severity, by) = (r.kind.id(), r.severity.name(), origin(r.origin));
+        writeln!(out, "{:width$}  {kind:16}  {severity:8}  {by:4}  {}", r.id, safe(&r.place.to_string()))?;
+    }
+    Ok(Outcome::Good)
+}
+
+pub(super) fn tests(results: &[TestResult], format: TableFormat, out: &mut impl Write) -> Result<Outcome> {
+    let failed = results.iter().filter(|t| !t.passed).count();
+    if format == TableFormat::Json {
+        json(&json!({ "passed": results.len() - failed, "failed": failed, "tests": results }), out)?;
+    } else {
+        for t in results.iter().filter(|t| !t.passed) {
+            let why = t.why.as_deref().unwrap_or_default();
+            let (file, name) = (safe(&t.file), safe(&t.test));
+            writeln!(out, "{file}:{}: {}: {name}: {}", t.line, safe(&t.rule), safe(why))?;
+        }
+        writeln!(out, "{} passed, {failed} failed", results.len() - failed)?;
+    }
+    Ok(if failed == 0 { Outcome::Good } else { Outcome::Negative })
+}
+
+pub(super) fn decision(decision: &Decision<'_>, text: &str, out: &mut impl Write) -> Result<Outcome> {
+    let verdict = match decision.verdict {
+        Verdict::Allow => "allow",
+        Verdict::Deny => "deny",
+        Verdict::None => "none",
+    };
+    let value = json!({
+        "verdict": verdict,
+        "rule": decision.rule.map(|r| &r.id),
+        "kind": decision.rule.map(|r| r.kind),
+        "severity": decision.rule.map(|r| r.severity),
+        "place": decision.rule.map(|r| r.place.to_string()),
+        "pattern": decision.pattern.map(|(text, _)| text),
+        "exception": decision.exception.map(|e| &e.reason),
+        "text": text,
+    });
+    json(&value, out)
+}
