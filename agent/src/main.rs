@@ -9,6 +9,7 @@
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
 //! - [`replay`]: a recording instead of a kernel
+//! - [`store`]: state that outlives the agent
 
 mod cli;
 mod clients;
@@ -20,6 +21,8 @@ mod measure;
 mod print;
 mod replay;
 mod run;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the loop does not use it yet"))]
+mod store;
 
 use std::process::ExitCode;
 

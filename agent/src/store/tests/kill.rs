@@ -1,0 +1,91 @@
+//! `kill -9` in a loop: what was acknowledged is there.
+
+use std::{
+    collections::HashSet,
+    env, fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+};
+
+use super::*;
+
+/// Tells the test executable to be the writer that gets killed, and where.
+const CHILD: &str = "TOOLWARDEN_TEST_STORE_CHILD";
+const ROUNDS: u32 = 30;
+
+/// Writes for ever, printing each id once it is acknowledged. Does nothing unless it is the child.
+#[test]
+fn child() -> Result {
+    let Some(dir) = env::var_os(CHILD) else { return Ok(()) };
+    // A small WAL, so that checkpoints get killed too.
+    let store = Store::open(Path::new(&dir), Options { queue: 256, wal_pages: 20, ..options() })?;
+    if let Started::Replaced { .. } = store.started() {
+        return Err(format!("{:?}", store.started()).into());
+    }
+    for n in 0u64.. {
+        let id = format!("{}-{n}", std::process::id());
+        let job = Job::All(vec![
+            Job::Finding(Box::new(finding(&id, 1, Severity::Low))),
+            Job::Note { key: "last".to_owned(), value: id.clone() },
+        ]);
+        let on_done: OnDone = Box::new(move |outcome| {
+            if outcome.is_ok() {
+                // One write: a line is whole or absent, whenever the end comes.
+                drop(std::io::stderr().write_all(format!("acknowledged {id}\n").as_bytes()));
+            }
+        });
+        if store.submit(job, Some(on_done)).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost() -> Result {
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let mut acknowledged = HashSet::new();
+    for round in 0..ROUNDS {
+        let mut child = Command::new(env::current_exe()?)
+            .args(["--exact", "store::tests::kill::child", "--nocapture", "--test-threads=1"])
+            .env(CHILD, &state)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let lines = BufReader::new(child.stderr.take().ok_or("no stderr")?);
+        let reader = std::thread::spawn(move || {
+            lines
+                .lines()
+                .map_while(std::result::Result::ok)
+                .filter_map(|line| line.strip_prefix("acknowledged ").map(str::to_owned))
+                .collect::<Vec<_>>()
+        });
+        let mut random = [0; 1];
+        rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
+        std::thread::sleep(Duration::from_millis(30 + u64::from(random[0]) * 2));
+        child.kill()?;
+        child.wait()?;
+        acknowledged.extend(reader.join().map_err(|_| "no lines")?);
+        if state.join(place::DATABASE).exists() && round % 5 == 4 {
+            verify(&state, &acknowledged)?;
+        }
+    }
+    assert!(acknowledged.len() > 100, "{} acknowledged: too few to mean anything", acknowledged.len());
+    verify(&state, &acknowledged)?;
+    assert!(
+        !fs::read_dir(&state)?.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().contains("corrupt")))
+    );
+    sound(dir.path())
+}
+
+/// Opening it checks the whole of it.
+fn verify(state: &Path, acknowledged: &HashSet<String>) -> Result {
+    let store = Store::open(state, options())?;
+    assert_eq!(*store.started(), Started::Kept);
+    let reader = store.reader()?;
+    for id in acknowledged {
+        assert!(reader.finding(id)?.is_some(), "{id} was acknowledged and is gone");
+    }
+    Ok(())
+}
