@@ -226,11 +226,11 @@ impl Store {
             return;
         }
         self.thread.unpark();
-        // Either way an error: the thread is through, or the time is.
-        drop(match limit {
-            Some(limit) => self.ended.recv_timeout(limit).err(),
-            None => self.ended.recv().ok().map(|()| std::sync::mpsc::RecvTimeoutError::Timeout),
-        });
+        // Nothing is ever sent: it ends with the thread, or with the time.
+        match limit {
+            Some(limit) => self.ended.recv_timeout(limit).ok(),
+            None => self.ended.recv().ok(),
+        };
     }
 }
 

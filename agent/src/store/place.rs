@@ -44,7 +44,9 @@ impl Place {
     /// Makes the directory if it is absent, refuses it if others could have prepared it, holds it.
     pub(super) fn hold(dir: &Path) -> Result<Self> {
         match rustix::fs::mkdir(dir, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            // Its own name has to last, too.
+            Ok(()) => sync(&dir.join(".."))?,
+            Err(Errno::EXIST) => {}
             Err(e) => return Err(Error::io("make the directory", dir)(e)),
         }
         let dir = checked(dir)?;
@@ -154,8 +156,12 @@ impl Place {
 
     /// Makes names durable: a database whose name is lost is lost.
     pub(super) fn sync(&self) -> Result<()> {
-        File::open(&self.dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", &self.dir))
+        sync(&self.dir)
     }
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
 }
 
 /// The directory's real path, if only its owner can write into it.

@@ -9,29 +9,47 @@ use std::{
 
 use super::*;
 
-/// Tells the test executable to be the writer that gets killed, and where.
+/// Tells the test executable to be the writer that gets killed, and where. Also used by
+/// `cargo xtask powerloss`, in a machine that gets killed.
 const CHILD: &str = "TOOLWARDEN_TEST_STORE_CHILD";
+/// A file of ids that the child must find before it writes more.
+const EXPECTED: &str = "TOOLWARDEN_TEST_STORE_EXPECTED";
+/// Makes the child say "acknowledged" too early: whoever checks it has to notice.
+const EARLY: &str = "TOOLWARDEN_TEST_STORE_EARLY";
 const ROUNDS: u32 = 30;
 
 /// Writes for ever, printing each id once it is acknowledged. Does nothing unless it is the child.
 #[test]
 fn child() -> Result {
     let Some(dir) = env::var_os(CHILD) else { return Ok(()) };
+    let early = env::var_os(EARLY).is_some();
     // A small WAL, so that checkpoints get killed too.
     let store = Store::open(Path::new(&dir), Options { queue: 256, wal_pages: 20, ..options() })?;
     if let Started::Replaced { .. } = store.started() {
         return Err(format!("{:?}", store.started()).into());
     }
+    if let Some(file) = env::var_os(EXPECTED) {
+        let expected = fs::read_to_string(file)?.lines().map(str::to_owned).collect();
+        say(&match missing(&store, &expected)?.as_slice() {
+            [] => format!("verified {}", expected.len()),
+            missing => format!("lost {} of {}: {missing:?}", missing.len(), expected.len()),
+        });
+    }
+    // Process ids repeat from boot to boot.
+    let prefix = format!("{}-{}", std::process::id(), now());
     for n in 0u64.. {
-        let id = format!("{}-{n}", std::process::id());
+        let id = format!("{prefix}-{n}");
         let job = Job::All(vec![
             Job::Finding(Box::new(finding(&id, 1, Severity::Low))),
             Job::Note { key: "last".to_owned(), value: id.clone() },
         ]);
+        let line = format!("acknowledged {id}");
+        if early {
+            say(&line);
+        }
         let on_done: OnDone = Box::new(move |outcome| {
-            if outcome.is_ok() {
-                // One write: a line is whole or absent, whenever the end comes.
-                drop(std::io::stderr().write_all(format!("acknowledged {id}\n").as_bytes()));
+            if outcome.is_ok() && !early {
+                say(&line);
             }
         });
         if store.submit(job, Some(on_done)).is_err() {
@@ -39,6 +57,11 @@ fn child() -> Result {
         }
     }
     Ok(())
+}
+
+/// One write: a line is whole or absent, whenever the end comes.
+fn say(line: &str) {
+    drop(std::io::stderr().write_all(format!("{line}\n").as_bytes()));
 }
 
 #[test]
@@ -66,7 +89,7 @@ fn nothing_acknowledged_is_lost() -> Result {
         std::thread::sleep(Duration::from_millis(30 + u64::from(random[0]) * 2));
         child.kill()?;
         child.wait()?;
-        acknowledged.extend(reader.join().map_err(|_| "no lines")?);
+        acknowledged.extend(reader.join().map_err(|_panic| "no lines")?);
         if state.join(place::DATABASE).exists() && round % 5 == 4 {
             verify(&state, &acknowledged)?;
         }
@@ -83,9 +106,18 @@ fn nothing_acknowledged_is_lost() -> Result {
 fn verify(state: &Path, acknowledged: &HashSet<String>) -> Result {
     let store = Store::open(state, options())?;
     assert_eq!(*store.started(), Started::Kept);
-    let reader = store.reader()?;
-    for id in acknowledged {
-        assert!(reader.finding(id)?.is_some(), "{id} was acknowledged and is gone");
-    }
+    let missing = missing(&store, acknowledged)?;
+    assert!(missing.is_empty(), "{missing:?} were acknowledged and are gone");
     Ok(())
+}
+
+fn missing(store: &Store, expected: &HashSet<String>) -> Result<Vec<String>> {
+    let reader = store.reader()?;
+    let mut missing = Vec::new();
+    for id in expected {
+        if reader.finding(id)?.is_none() {
+            missing.push(id.clone());
+        }
+    }
+    Ok(missing)
 }

@@ -1,16 +1,24 @@
 //! Bounds, groups, readers beside the writer.
 
-use std::sync::{Mutex, PoisonError, atomic::AtomicBool};
+use std::sync::{Mutex, PoisonError, atomic::AtomicBool, mpsc::Sender};
 
 use super::*;
+
+/// Holds the writer up, as a slow disk would, until the sender is dropped.
+fn hold(store: &Store) -> Result<Sender<()>> {
+    let (go, gate) = channel::<()>();
+    let on_done: OnDone = Box::new(move |_| {
+        gate.recv().ok();
+    });
+    store.submit(large("held"), Some(on_done))?;
+    Ok(go)
+}
 
 #[test]
 fn a_full_queue_gives_the_job_back() -> Result {
     let dir = tempfile::tempdir()?;
     let store = Store::open(&dir.path().join("state"), Options { queue: 4, group: 2, ..options() })?;
-    // Holds the writer up, as a slow disk would.
-    let (go, gate) = channel::<()>();
-    store.submit(large("held"), Some(Box::new(move |_| drop(gate.recv()))))?;
+    let go = hold(&store)?;
     let (mut taken, mut refused) = (1, 0);
     for n in 0..20 {
         match store.submit(large(&n.to_string()), None) {
@@ -35,8 +43,7 @@ fn a_full_queue_gives_the_job_back() -> Result {
 fn bytes_are_bounded_too() -> Result {
     let dir = tempfile::tempdir()?;
     let store = Store::open(&dir.path().join("state"), Options { queue_bytes: 2000, ..options() })?;
-    let (go, gate) = channel::<()>();
-    store.submit(large("held"), Some(Box::new(move |_| drop(gate.recv()))))?;
+    let go = hold(&store)?;
     let huge = Job::Note { key: "huge".to_owned(), value: "x".repeat(10_000) };
     assert!(store.submit(huge.clone(), None).is_err());
     drop(go);
@@ -75,8 +82,7 @@ fn answers_come_in_order_and_in_groups() -> Result {
 fn a_wrong_job_fails_alone() -> Result {
     let dir = tempfile::tempdir()?;
     let store = open(dir.path())?;
-    let (go, gate) = channel::<()>();
-    store.submit(large("held"), Some(Box::new(move |_| drop(gate.recv()))))?;
+    let go = hold(&store)?;
     let note = |value: &str| Job::Note { key: "k".to_owned(), value: value.to_owned() };
     store.submit(note("before"), None)?;
     let wrong = Job::Sql("INSERT INTO meta (key, value) VALUES ('k', NULL)".to_owned());
@@ -118,7 +124,7 @@ fn readers_see_whole_groups_and_do_not_stop_the_writer() -> Result {
         }
         stop.store(true, Relaxed);
         for reader in readers {
-            assert!(reader.join().map_err(|_| "a reader failed")?? > 0);
+            assert!(reader.join().map_err(|_panic| "a reader failed")?? > 0);
         }
         Ok(())
     })?;

@@ -62,7 +62,7 @@ fn queries_choose_and_page_by_arrival() -> Result {
     )?;
     let reader = store.reader()?;
     let ids = |query: &Query| -> Result<Vec<String>> {
-        Ok(reader.findings(query)?.into_iter().map(|row| row.id).collect())
+        Ok(reader.findings(query)?.into_iter().map(|row: FindingRow| row.id).collect())
     };
     assert_eq!(ids(&Query::default())?, ["3", "2", "1", "0"]);
     assert_eq!(ids(&Query { severity: Severity::Medium, ..Query::default() })?, ["3", "2", "1"]);
@@ -151,7 +151,7 @@ fn all_else_comes_back_after_a_restart() -> Result {
     let known = ServerRow { last_seen: 80, sessions: 2, calls: 10, ..server.clone() };
     assert_eq!(reader.servers()?, [known]);
     assert_eq!(reader.tools(&server.identity)?, [ToolRow { calls: 10, ..tool }]);
-    assert_eq!(reader.modes()?, [mode.clone()]);
+    assert_eq!(reader.modes()?, std::slice::from_ref(&mode));
     assert_eq!(reader.audit(10)?, [audit]);
     assert_eq!(reader.exceptions()?, [rule]);
     assert_eq!(reader.note("k")?.as_deref(), Some("v"));
