@@ -29,11 +29,11 @@ use crate::{
 
 /// In the order of loading; Debian's cloud kernel has ext4 built in and virtio not.
 const MODULES: [&str; 6] =
-    ["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
+    ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
 /// From power on to the first word of the writer: 3 s, times what a busy machine may need.
 const BOOT: Duration = Duration::from_secs(120);
-/// How long the writer writes at most before the power goes.
-const WRITES_MS: u64 = 4000;
+/// How long the writer writes before the power goes: at least and at most.
+const WRITES_MS: (u64, u64) = (500, 8000);
 
 /// What a boot needs.
 struct Machine {
@@ -274,7 +274,8 @@ fn verified(lines: &Receiver<String>, expected: usize) -> Result<()> {
 
 fn random_delay() -> Duration {
     // Randomly keyed by std, which is all the randomness that this needs.
-    Duration::from_millis(RandomState::new().build_hasher().finish() % WRITES_MS)
+    let random = RandomState::new().build_hasher().finish();
+    Duration::from_millis(WRITES_MS.0 + random % (WRITES_MS.1 - WRITES_MS.0))
 }
 
 /// The one entry of a directory whose name begins so.

@@ -124,7 +124,8 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens the database in `dir`, makes or heals it, and starts to write. The last part of `dir`
-    /// is made if it is absent. Tell people what [`Store::started`] says.
+    /// is made if it is absent. Tell people what [`Store::started`] says. No [`Reader`] of this
+    /// process may be open on it: looking at the file would drop its locks.
     pub(crate) fn open(dir: &Path, options: Options) -> Result<Self> {
         let place = place::Place::hold(dir)?;
         let (db, started) = open::writer(&place, (options.now)())?;

@@ -40,7 +40,10 @@ pub(super) fn writer(place: &Place, now_ns: i64) -> Result<(Connection, Started)
         Err(e) => return Err(e),
     };
     place.sync()?;
-    place.sign()?;
+    if let Err(e) = place.sign() {
+        // On a full disk a copy-on-write file system cannot even do this; all else may still work.
+        tracing::warn!("{:#}", anyhow::Error::from(e));
+    }
     Ok((connection, started))
 }
 

@@ -87,11 +87,13 @@ fn a_wrong_job_fails_alone() -> Result {
     store.submit(note("before"), None)?;
     let wrong = Job::Sql("INSERT INTO meta (key, value) VALUES ('k', NULL)".to_owned());
     store.submit(Job::All(vec![note("undone"), wrong]), None)?;
+    store.submit(Job::Sql("INSERT INTO nowhere VALUES (1)".to_owned()), None)?;
+    store.submit(Job::All(vec![Job::Purge { before: 1 }]), None)?;
     store.submit(large("after"), None)?;
     drop(go);
     until("the queue is empty", || store.stats().queued == 0)?;
     let stats = store.stats();
-    assert_eq!((stats.written, stats.failed, stats.retries), (3, 1, 0));
+    assert_eq!((stats.written, stats.failed, stats.retries), (3, 3, 0));
     assert_eq!(store.reader()?.note("k")?.as_deref(), Some("before"));
     assert_eq!(store.state(), State::Working);
     Ok(())
