@@ -74,7 +74,7 @@ enum Task {
         /// Times that the power is cut
         #[arg(long, default_value_t = 5)]
         rounds: u32,
-        /// Acknowledge before the commit: the task must fail, or it proves nothing
+        /// Let the database sync nothing: the task must fail, or it proves nothing
         #[arg(long)]
         control: bool,
     },

@@ -185,7 +185,7 @@ fn root(unpacked: &Path, writer: &Path) -> Result<Cpio> {
 }
 
 fn init(control: bool) -> String {
-    let early = if control { "TOOLWARDEN_TEST_STORE_EARLY=1" } else { "" };
+    let lax = if control { "TOOLWARDEN_TEST_STORE_LAX=1" } else { "" };
     let modules = MODULES.join(" ");
     format!(
         "#!/bin/busybox sh
@@ -195,7 +195,7 @@ $busybox mount -t sysfs sys /sys
 $busybox mount -t devtmpfs dev /dev
 for module in {modules}; do $busybox insmod /modules/$module.ko; done
 $busybox mount -t ext4 /dev/vda /mnt || echo 'lost: the disk does not mount' > /dev/ttyS1
-export TOOLWARDEN_TEST_STORE_CHILD=/mnt/state TOOLWARDEN_TEST_STORE_EXPECTED=/expected {early}
+export TOOLWARDEN_TEST_STORE_CHILD=/mnt/state TOOLWARDEN_TEST_STORE_EXPECTED=/expected {lax}
 /store --exact store::tests::kill::child --nocapture 2> /dev/ttyS1
 echo \"lost: the writer ended with $?\" > /dev/ttyS1
 $busybox poweroff -f

@@ -88,6 +88,9 @@ pub(crate) struct Options {
     pub(crate) boot: String,
     /// UTC nanoseconds.
     pub(crate) now: fn() -> i64,
+    /// Do not sync: what a test of power cuts must notice.
+    #[cfg(test)]
+    pub(crate) lax: bool,
 }
 
 impl Default for Options {
@@ -101,6 +104,8 @@ impl Default for Options {
             retention: Retention::default(),
             boot: boot.trim().to_owned(),
             now,
+            #[cfg(test)]
+            lax: false,
         }
     }
 }
@@ -129,6 +134,10 @@ impl Store {
     pub(crate) fn open(dir: &Path, options: Options) -> Result<Self> {
         let place = place::Place::hold(dir)?;
         let (db, started) = open::writer(&place, (options.now)())?;
+        #[cfg(test)]
+        if options.lax {
+            db.pragma_update(None, "synchronous", "OFF").map_err(Error::sql("set it up"))?;
+        }
         let shared = Arc::new(Shared::default());
         let (jobs, queue) = sync_channel(options.queue);
         let (alive, ended) = channel::<()>();
