@@ -29,6 +29,13 @@ pub(crate) enum Error {
     /// Some other program's database.
     #[error("{path}: is a database of another program; it was left as it is: move it away")]
     Foreign { path: PathBuf },
+    /// Even opening needs some room, for the index of the WAL.
+    #[error("{dir}: the disk is full; make room: the state in it is as it was")]
+    Full {
+        dir: PathBuf,
+        #[source]
+        source: Box<Error>,
+    },
     /// The system said no.
     #[error("{path}: cannot {doing}")]
     Io {

@@ -37,7 +37,7 @@ pub(super) fn writer(place: &Place, now_ns: i64) -> Result<(Connection, Started)
         Ok(Ok(found)) => found,
         Ok(Err(because)) => replace(place, now_ns, because)?,
         Err(e) if e.is_damage() => replace(place, now_ns, format!("{:#}", anyhow::Error::from(e)))?,
-        Err(e) => return Err(e),
+        Err(e) => return Err(place.explain(e)),
     };
     place.sync()?;
     if let Err(e) = place.sign() {

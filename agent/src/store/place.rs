@@ -154,6 +154,16 @@ impl Place {
         Ok(dropped)
     }
 
+    /// What SQLite calls an I/O error may have a plainer name.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match rustix::fs::statvfs(&self.dir) {
+            Ok(disk) if matches!(error, Error::Sql { .. }) && disk.f_bavail == 0 => {
+                Error::Full { dir: self.dir.clone(), source: Box::new(error) }
+            }
+            _ => error,
+        }
+    }
+
     /// Makes names durable: a database whose name is lost is lost.
     pub(super) fn sync(&self) -> Result<()> {
         sync(&self.dir)

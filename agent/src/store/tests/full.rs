@@ -97,5 +97,16 @@ fn on_tmpfs(dir: &Path) -> Result {
     assert_eq!(store.state(), State::Working);
     assert_eq!((store.stats().written, store.stats().failed), (taken, 0));
     drop(store);
+
+    // No room even for opening it.
+    let whole = fs::write(&filler, vec![0; 4 << 20]);
+    assert!(whole.is_err());
+    let error = open(dir).err().ok_or("opened")?;
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    fs::remove_file(&filler)?;
+    let store = open(dir)?;
+    assert_eq!(*store.started(), Started::Kept);
+    assert!(store.reader()?.finding("old")?.is_some());
+    drop(store);
     sound(dir)
 }
