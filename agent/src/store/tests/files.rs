@@ -163,7 +163,7 @@ fn every_earlier_version_comes_forward() -> Result {
                 "INSERT INTO boots (uuid) VALUES ('b');
                  INSERT INTO findings (id, revision, boot, number, utc_ns, changed_ns, severity, kind, server,
                      identity, object, count, acked_by, acked_at, ack_note, json)
-                 VALUES ('old', 1, 1, 1, 1, 1, 2, 'beacon', 's', 'i', 'o', 3, 'root', 7, 'n', '{}');",
+                 VALUES ('old', 1, 1, 1, 1, 9000000000000000000, 2, 'beacon', 's', 'i', 'o', 3, 'root', 7, 'n', '{}');",
             )?;
         }
         drop(db);

@@ -198,7 +198,7 @@ fn the_audit_trail_cannot_be_changed() -> Result {
     let dir = tempfile::tempdir()?;
     let store = open(dir.path())?;
     let line = "INSERT INTO audit (utc_ns, uid, pid, exe, verb, target, arguments, outcome)
-        VALUES (1, 0, 1, '', 'ack', '', '', '')";
+        VALUES (9000000000000000000, 0, 1, '', 'ack', '', '', '')";
     store.commit(Job::Sql(line.to_owned()), LONG)?;
     for change in ["UPDATE audit SET verb = 'x'", "DELETE FROM audit"] {
         let failed = store.commit(Job::Sql(change.to_owned()), LONG).err().ok_or("changed")?;
