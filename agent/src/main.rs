@@ -10,6 +10,7 @@
 //! - [`print`]: lines for people and machines
 //! - [`replay`]: a recording instead of a kernel
 //! - [`commands`]: what the command line does beside that
+//! - [`store`]: state that outlives the agent
 
 mod cli;
 mod clients;
@@ -22,6 +23,8 @@ mod measure;
 mod print;
 mod replay;
 mod run;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the loop does not use it yet"))]
+mod store;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup | demo | test | bench`.
+//! What a person types: `cargo xtask setup | demo | test | bench | powerloss`.
 //!
 //! # Layout
 //! - [`setup`]: which parts a machine needs, which are there, and the order of making them
@@ -9,10 +9,13 @@
 //! - [`apt`]: Debian packages, and what to say where they cannot be had
 //! - [`steps`]: progress of commands that take long
 //! - [`stages`]: the stages of `cargo xtask test`
+//! - [`powerloss`]: the store in a machine whose power is cut; [`cpio`]: what that machine boots
 //! - [`programs`]: building and starting the demo and the benchmark
 //! - [`workspace`]: where things are
 
 mod apt;
+mod cpio;
+mod powerloss;
 mod programs;
 mod servers;
 mod setup;
@@ -66,6 +69,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Cuts the power of an emulated machine while the store writes: nothing acknowledged may be lost
+    Powerloss {
+        /// Times that the power is cut
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Let the database sync nothing: the task must fail, or it proves nothing
+        #[arg(long)]
+        control: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -86,5 +98,6 @@ fn run(cli: Cli) -> Result<()> {
         Task::Demo { args } => programs::demo(&workspace, &args),
         Task::Test { only, fuzz_seconds } => stages::run(&workspace, &only, fuzz_seconds),
         Task::Bench { args } => programs::bench(&workspace, &args),
+        Task::Powerloss { rounds, control } => powerloss::run(&workspace, rounds, control),
     }
 }
