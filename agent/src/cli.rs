@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::control;
+
 /// Watches what each MCP tool really does on this host.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
@@ -51,6 +53,12 @@ pub(crate) struct Run {
     /// Where the key of argument hashes is kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/toolwarden")]
     pub(crate) state_dir: PathBuf,
+    /// Where the control socket is made, for `toolwarden status` and the other verbs
+    #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
+    pub(crate) control: PathBuf,
+    /// Make no control socket: nobody can ask this agent anything
+    #[arg(long, conflicts_with = "control")]
+    pub(crate) no_control: bool,
 }
 
 #[derive(Debug, Args)]

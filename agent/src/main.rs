@@ -5,6 +5,8 @@
 //! - [`run`]: the agent's loop: ring to engine, engine's requests to the system
 //! - [`ingest`]: masks payloads and secrets before anything else sees a record
 //! - [`kernel`]: BPF programs and maps
+//! - [`control`]: the control socket
+//! - [`desk`]: what the loop answers there
 //! - [`clients`], [`identity`]: who a server is
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
@@ -12,6 +14,9 @@
 
 mod cli;
 mod clients;
+#[cfg_attr(not(test), expect(dead_code, reason = "the loop answers few verbs yet"))]
+mod control;
+mod desk;
 mod identity;
 mod ingest;
 mod kernel;
