@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::control;
+use crate::{
+    commands::{self, args},
+    control,
+};
 
 /// Watches what each MCP tool really does on this host.
 #[derive(Debug, Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(version, about, arg_required_else_help = true, after_help = commands::EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -25,6 +28,22 @@ pub(crate) enum Command {
     /// Print what a recording says; needs neither root nor a kernel with BPF
     #[command(after_help = "Example:\n  toolwarden replay session.twrec --print text")]
     Replay(Replay),
+    /// How the agent is: what it sees, what it lost, what it found
+    Status(args::Remote),
+    /// MCP servers that run now
+    Servers(args::Remote),
+    /// Tools that were called, and how well they are known
+    Tools(args::Tools),
+    /// What was found: list, show, explain, acknowledge, permit
+    Findings(args::Findings),
+    /// What is normal: list, show, compare, ratify, export, import, reset
+    Baseline(args::Baseline),
+    /// Show or set what is done with deviations (setting needs root)
+    Mode(args::ModeOf),
+    /// Read configuration and rules anew; broken ones change nothing (needs root)
+    Reload(args::Reload),
+    /// Forget what is old (needs root)
+    Purge(args::Purge),
 }
 
 /// How lines are printed.

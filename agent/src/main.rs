@@ -5,6 +5,7 @@
 //! - [`run`]: the agent's loop: ring to engine, engine's requests to the system
 //! - [`ingest`]: masks payloads and secrets before anything else sees a record
 //! - [`kernel`]: BPF programs and maps
+//! - [`commands`]: verbs that ask a running agent
 //! - [`control`]: the control socket
 //! - [`desk`]: what the loop answers there
 //! - [`clients`], [`identity`]: who a server is
@@ -14,6 +15,7 @@
 
 mod cli;
 mod clients;
+mod commands;
 #[cfg_attr(not(test), expect(dead_code, reason = "the loop answers few verbs yet"))]
 mod control;
 mod desk;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Replay(options) => replay::replay(&options),
+        asked => return commands::run(asked),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,7 +14,7 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    Host, Peer,
+    Peer,
     authorise::{Ancestor, Lineage, Role},
 };
 use crate::clients;
@@ -32,11 +32,11 @@ pub(super) fn started(pid: u32) -> Option<u64> {
 }
 
 /// The lineage of a peer. May block: a hostile process can stall a look at its command line.
-pub(crate) fn of(peer: &Peer, host: &dyn Host) -> Lineage {
+pub(crate) fn of(peer: &Peer, role: &dyn Fn(u32) -> Role) -> Lineage {
     if peer.pid == 0 || !peer.alive() {
         return Lineage::Unreadable("the process that asked has ended".into());
     }
-    let lineage = walk(Path::new("/proc"), peer.pid, host);
+    let lineage = walk(Path::new("/proc"), peer.pid, role);
     // Only now is it certain that the number meant the peer all the time.
     if !peer.alive() {
         return Lineage::Unreadable("the process that asked has ended".into());
@@ -44,14 +44,14 @@ pub(crate) fn of(peer: &Peer, host: &dyn Host) -> Lineage {
     lineage
 }
 
-fn walk(proc: &Path, pid: u32, host: &dyn Host) -> Lineage {
+fn walk(proc: &Path, pid: u32, role: &dyn Fn(u32) -> Role) -> Lineage {
     let unreadable = |pid: u32| Lineage::Unreadable(format!("cannot read process {pid}"));
     let mut ancestors = Vec::new();
     let Some(mut process) = Process::open(proc, pid) else {
         return unreadable(pid);
     };
     loop {
-        let Some(ancestor) = process.describe(host) else {
+        let Some(ancestor) = process.describe(role) else {
             return unreadable(process.pid);
         };
         ancestors.push(ancestor);
@@ -103,7 +103,7 @@ impl Process {
         Err(format!("cannot read the parent of process {}", self.pid))
     }
 
-    fn describe(&self, host: &dyn Host) -> Option<Ancestor> {
+    fn describe(&self, role: &dyn Fn(u32) -> Role) -> Option<Ancestor> {
         // Kernel threads and pid 1 of some containers have no executable that we may read; what
         // they are is still known by number.
         let exe = rustix::fs::readlinkat(&self.dir, "exe", Vec::new())
@@ -113,13 +113,13 @@ impl Process {
             Err(_) if self.pid == 1 => String::new(),
             Err(_) => return None,
         };
-        let mut role = host.role(self.pid);
+        let mut role = role(self.pid);
         if role == Role::Other
             && let Some(client) = clients::known_client(&exe, &self.argv()?)
         {
             role = Role::Client(client);
         }
-        // The number meant this process while the host was asked.
+        // The number meant this process while its role was asked.
         self.stat()?;
         Some(Ancestor { pid: self.pid, exe, role })
     }

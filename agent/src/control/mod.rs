@@ -13,10 +13,12 @@
 //! - [`audit`]: what was changed or refused, by whom
 //! - [`serve`]: connections and their limits
 //! - [`quiet`]: answers to what is no HTTP
+//! - [`difference`](mod@difference): what tells two baselines apart
 //! - [`routes`]: HTTP to verbs, answers to JSON
 
 mod audit;
 mod authorise;
+pub(crate) mod difference;
 mod lineage;
 mod peer;
 mod quiet;
@@ -32,7 +34,7 @@ use std::{future::Future, pin::Pin};
 use tokio::sync::oneshot;
 
 pub(crate) use audit::AuditRow;
-pub(crate) use authorise::Role;
+pub(crate) use authorise::{Lineage, Role};
 pub(crate) use peer::Peer;
 pub(crate) use serve::serve;
 pub(crate) use socket::{Socket, group};
@@ -119,6 +121,11 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// pid 1, and the engine knows the clients of its servers. Called off the loop; must not wait
     /// for it.
     fn role(&self, pid: u32) -> Role;
+
+    /// Where a peer comes from. May block; called on a thread of its own.
+    fn lineage(&self, peer: &Peer) -> Lineage {
+        lineage::of(peer, &|pid| self.role(pid))
+    }
 
     /// Keeps a row. The peer is answered when this is done.
     fn audit(&self, row: AuditRow) -> Recorded;

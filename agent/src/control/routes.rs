@@ -28,7 +28,6 @@ use tokio::{
 use super::{
     Answer, Ask, AuditRow, CallFilter, Failure, FindingFilter, Mode, Peer, VERSION, Verb,
     authorise::{Facts, Lineage, authorise},
-    lineage,
     serve::Shared,
 };
 
@@ -276,7 +275,7 @@ impl Call {
 
     async fn lineage(&self) -> Lineage {
         let (peer, host) = (self.peer.clone(), Arc::clone(&self.shared.host));
-        let look = tokio::task::spawn_blocking(move || lineage::of(&peer, &*host));
+        let look = tokio::task::spawn_blocking(move || host.lineage(&peer));
         match timeout(LINEAGE, look).await {
             Ok(Ok(lineage)) => lineage,
             Ok(Err(e)) => Lineage::Unreadable(e.to_string()),

@@ -1,0 +1,85 @@
+//! The verbs that talk to a running agent.
+//!
+//! # Layout
+//! - [`args`]: their options
+//! - [`client`]: the request, and what its failure means
+//! - [`exit`]: exit codes
+//! - [`show`]: tables, colours, times
+//! - [`state`]: `status`, `servers`, `tools`, `mode`, `reload`, `purge`
+//! - [`findings`], [`explain`], [`taxonomy`]: what was found
+//! - [`baseline`], [`diff`]: what is normal
+
+pub(crate) mod args;
+mod baseline;
+mod client;
+mod diff;
+mod exit;
+mod explain;
+mod findings;
+mod show;
+mod state;
+mod taxonomy;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use args::Remote;
+use exit::{Exit, Stop};
+use serde_json::Value;
+use show::Screen;
+
+use crate::cli::Command;
+
+/// Exit codes, for `--help`.
+pub(crate) const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  no: not found, baselines differ\n  2  wrong usage\n  \
+    3  the agent cannot be reached or does not answer\n  4  not permitted\n  5  invalid input or configuration";
+
+/// Runs a verb and tells in its exit code how it went.
+pub(crate) fn run(command: Command) -> ExitCode {
+    let mut out = anstream::stdout().lock();
+    let result = match command {
+        Command::Status(remote) => state::status(&remote, &mut out),
+        Command::Servers(remote) => state::servers(&remote, &mut out),
+        Command::Tools(options) => state::tools(&options, &mut out),
+        Command::Mode(options) => state::mode(&options, &mut out),
+        Command::Reload(options) => state::reload(&options, &mut out),
+        Command::Purge(options) => state::purge(&options, &mut out),
+        Command::Findings(options) => findings::run(&options, &mut out),
+        Command::Baseline(options) => baseline::run(&options, &mut out),
+        // `main` runs these.
+        Command::Run(_) | Command::Replay(_) => Ok(Exit::Ok),
+    };
+    match result.and_then(|exit| out.flush().map(|()| exit).map_err(Stop::from)) {
+        Ok(exit) => exit.into(),
+        Err(stop) if stop.closed_pipe => ExitCode::SUCCESS,
+        Err(stop) => {
+            anstream::eprintln!("toolwarden: {}", crate::print::safe_lines(&stop.message));
+            stop.exit.into()
+        }
+    }
+}
+
+/// Prints an answer: as it is for machines, else as `table` draws it.
+fn answer(
+    remote: &Remote,
+    data: &Value,
+    out: &mut dyn Write,
+    table: impl FnOnce(&Value, &mut Screen<'_>) -> io::Result<()>,
+) -> Result<Exit, Stop> {
+    match remote.format {
+        args::Format::Table => table(data, &mut Screen::new(out))?,
+        args::Format::Json => {
+            let text = serde_json::to_string_pretty(data).map_err(io::Error::from)?;
+            writeln!(out, "{}", show::inert(&text))?;
+        }
+        args::Format::Ndjson => {
+            let alone = std::slice::from_ref(data);
+            for row in data.as_array().map_or(alone, Vec::as_slice) {
+                writeln!(out, "{}", show::inert(&row.to_string()))?;
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
