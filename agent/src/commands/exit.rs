@@ -46,3 +46,11 @@ impl From<io::Error> for Stop {
         Self { exit: Exit::Invalid, message: format!("cannot write the output: {e}"), closed_pipe }
     }
 }
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Stop {}

@@ -19,6 +19,8 @@ mod findings;
 mod show;
 mod state;
 mod taxonomy;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io::{self, Write},

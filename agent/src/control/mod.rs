@@ -26,7 +26,7 @@ mod routes;
 mod serve;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verb;
 
 use std::{future::Future, pin::Pin};

@@ -2,7 +2,7 @@
 
 mod hostile;
 mod peers;
-mod rights;
+pub(crate) mod rights;
 
 use std::{
     future::ready,
@@ -20,11 +20,11 @@ use super::{
     AuditRow, Failure, Host, Lineage, Peer, Recorded, Role, Socket, Verb, WAITING, authorise::Ancestor, serve,
 };
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// What of the agent the made-up one is.
 #[derive(Default)]
-struct Made {
+pub(crate) struct Made {
     audit: Mutex<Vec<AuditRow>>,
     /// Roles by pid.
     roles: Mutex<Vec<(u32, Role)>>,
@@ -62,8 +62,8 @@ impl Made {
 }
 
 /// An agent that serves a socket until it is dropped.
-struct Agent {
-    path: PathBuf,
+pub(crate) struct Agent {
+    pub(crate) path: PathBuf,
     host: Arc<Made>,
     stop: Option<std::sync::mpsc::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -71,7 +71,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(host: Made, group: Option<u32>) -> Result<Self> {
+    pub(crate) fn start(host: Made, group: Option<u32>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         // Others must reach the socket, if its own rights let them.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;

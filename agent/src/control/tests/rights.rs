@@ -15,7 +15,7 @@ const GROUP: u32 = 54777;
 
 /// Runs something as another user. Users belong to threads in Linux (libc hides it), so nothing
 /// needs to be executed that this user might not reach.
-fn as_user<T: Send>(gid: u32, groups: &[u32], act: impl FnOnce() -> T + Send) -> Result<T> {
+pub(crate) fn as_user<T: Send>(gid: u32, groups: &[u32], act: impl FnOnce() -> T + Send) -> Result<T> {
     assert!(
         rustix::process::geteuid().is_root(),
         "this test takes on other users: run it as root (`sudo -E cargo test -p agent`)"
