@@ -262,7 +262,7 @@ fn what_is_no_agent_is_told_from_one() -> Result {
             }
             asked.join()
         });
-        let answer = answer.map_err(|_| "the client failed")?;
+        let answer = answer.map_err(|panic| format!("{panic:?}"))?;
         assert_eq!(answer.map_err(|stop| stop.exit).err(), Some(Exit::Unreachable), "{reply:?}");
     }
     Ok(())
@@ -282,7 +282,7 @@ fn command_lines_mean_what_they_say() -> Result {
     ];
     for (line, wanted) in modes {
         let Command::Mode(options) = parse(line)?.command else { return Err(line.into()) };
-        assert_eq!(options.wanted().map_err(|_| ()), wanted, "{line}");
+        assert_eq!(options.wanted().map_err(drop), wanted, "{line}");
     }
     // The socket and the format are understood behind each verb.
     let line = "toolwarden findings list --severity high --control /x --format json";

@@ -29,10 +29,7 @@ pub(crate) fn as_user<T: Send>(gid: u32, groups: &[u32], act: impl FnOnce() -> T
             thread::set_thread_res_uid(uid, uid, uid)?;
             Ok(act())
         });
-        thread
-            .join()
-            .map_err(|_| "the thread failed".to_owned())?
-            .map_err(|e: rustix::io::Errno| e.to_string())
+        thread.join().map_err(|panic| format!("{panic:?}"))?.map_err(|e: rustix::io::Errno| e.to_string())
     })
     .map_err(Into::into)
 }
