@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Mode(args::ModeOf),
     /// Read configuration and rules anew; broken ones change nothing (needs root)
     Reload(args::Reload),
+    /// Who changed what, and who was not allowed to, latest first
+    Audit(args::Audit),
     /// Forget what is old (needs root)
     Purge(args::Purge),
 }

@@ -94,6 +94,15 @@ pub(crate) struct Purge {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct Audit {
+    /// At most so many rows
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Findings {
     #[command(flatten)]
     pub(crate) remote: Remote,

@@ -5,7 +5,7 @@
 //! - [`client`]: the request, and what its failure means
 //! - [`exit`]: exit codes
 //! - [`show`]: tables, colours, times
-//! - [`state`]: `status`, `servers`, `tools`, `mode`, `reload`, `purge`
+//! - [`state`]: `status`, `servers`, `tools`, `mode`, `reload`, `audit`, `purge`
 //! - [`findings`], [`explain`], [`taxonomy`]: what was found
 //! - [`baseline`], [`diff`]: what is normal
 
@@ -48,6 +48,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Mode(options) => state::mode(&options, &mut out),
         Command::Reload(options) => state::reload(&options, &mut out),
         Command::Purge(options) => state::purge(&options, &mut out),
+        Command::Audit(options) => state::audit(&options, &mut out),
         Command::Findings(options) => findings::run(&options, &mut out),
         Command::Baseline(options) => baseline::run(&options, &mut out),
         // `main` runs these.

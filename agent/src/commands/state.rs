@@ -1,4 +1,4 @@
-//! `status`, `servers`, `tools`, `mode`, `reload`, `purge`.
+//! `status`, `servers`, `tools`, `mode`, `reload`, `audit`, `purge`.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer,
-    args::{ModeOf, Purge, Reload, Remote, Tools},
+    args::{Audit, ModeOf, Purge, Reload, Remote, Tools},
     client,
     exit::{Exit, Stop},
     show::{Screen, at, list, rows, some, style, text, time_at},
@@ -145,4 +145,30 @@ pub(super) fn purge(options: &Purge, out: &mut dyn Write) -> Result<Exit, Stop> 
     let body = json!({ "before_days": options.before_days });
     let data = client::post(&options.remote, "/v1/purge", &body)?;
     answer(&options.remote, &data, out, |data, to| to.line(format!("purged: {}", safe(&pairs(Some(data))))))
+}
+
+pub(super) fn audit(options: &Audit, out: &mut dyn Write) -> Result<Exit, Stop> {
+    let limit = options.limit.to_string();
+    let data = client::get(&options.remote, "/v1/audit", &[("limit", limit.as_str())])?;
+    answer(&options.remote, &data, out, audit_page)
+}
+
+pub(super) fn audit_page(trail: &Value, to: &mut Screen<'_>) -> io::Result<()> {
+    let row = |row: &Value| {
+        let outcome = at(row, "outcome");
+        let style = if outcome == "ok" { Style::new() } else { Style::new().yellow() };
+        let cells = vec![
+            time_at(row, "utc_ns"),
+            at(row, "uid"),
+            at(row, "pid"),
+            at(row, "exe"),
+            at(row, "verb"),
+            at(row, "target"),
+            pairs(row.get("arguments")),
+            outcome,
+        ];
+        (cells, style)
+    };
+    let columns = ["time", "uid", "pid", "exe", "verb", "target", "arguments", "outcome"];
+    to.table(&columns, rows(trail).iter().map(row).collect())
 }

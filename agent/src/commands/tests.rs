@@ -148,7 +148,7 @@ fn tables_show_hostile_names() -> Result {
 #[test]
 fn missing_fields_are_dashes_and_never_errors() -> Result {
     for value in [json!({}), json!(null), json!([]), json!("x"), json!([{}]), json!([null, 5])] {
-        let pages: [fn(&Value, &mut Screen<'_>) -> io::Result<()>; 9] = [
+        let pages: [fn(&Value, &mut Screen<'_>) -> io::Result<()>; 10] = [
             explain::page,
             findings::list_page,
             findings::show_page,
@@ -158,6 +158,7 @@ fn missing_fields_are_dashes_and_never_errors() -> Result {
             state::status_page,
             state::servers_page,
             state::tools_page,
+            state::audit_page,
         ];
         for draw in pages {
             assert!(!page(&value, draw)?.is_empty());

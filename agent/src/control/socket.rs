@@ -163,7 +163,7 @@ pub(crate) fn group() -> Option<u32> {
     let text = fs::read_to_string("/etc/group").ok()?;
     let found = group_in(&text);
     if found.is_none() {
-        tracing::info!("no group {GROUP}: only root can use the control socket; `groupadd --system {GROUP}`");
+        tracing::warn!("no group {GROUP}: only root can use the control socket; `groupadd --system {GROUP}`");
     }
     found
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Agent, Made, Result, get, message, post, receive, send};
+use super::{Agent, Made, Result, get, message, post, receive, rights::as_user, send};
 
 fn agent() -> Result<Agent> {
     Agent::start(Made::default(), None)
@@ -122,5 +122,19 @@ fn a_crowd_that_says_nothing_is_told_to_wait_its_turn() -> Result {
     drop(crowd);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(get(&agent.path, "/v1/status")?.0, 200);
+    Ok(())
+}
+
+/// Of each limit, a quarter is root's: a tool that runs as a member of the group cannot lock root out.
+#[test]
+fn a_flood_of_a_user_leaves_room_for_root() -> Result {
+    const GROUP: u32 = 54777;
+    let agent = Agent::start(Made::default(), Some(GROUP))?;
+    let path = &agent.path;
+    let flood = as_user(GROUP, &[], || (0..150).map(|_| UnixStream::connect(path)).collect::<Vec<_>>())?;
+    let begun = Instant::now();
+    assert_eq!(get(path, "/v1/status")?.0, 200);
+    assert!(begun.elapsed() < Duration::from_secs(1), "root waited {:?}", begun.elapsed());
+    drop(flood);
     Ok(())
 }
