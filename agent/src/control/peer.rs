@@ -66,22 +66,23 @@ impl Peer {
     }
 }
 
-/// A handle of the process that connected. Kernels before 6.5 only tell its number: there, the
-/// handle is opened by number, and is good only when the process has the right user and has not
-/// been replaced since (its start time is the same before and after).
+/// A handle of the process that connected; kernels before 6.5 only tell its number.
 fn handle(socket: BorrowedFd<'_>, pid: u32, uid: u32) -> Option<OwnedFd> {
     match peer_pidfd(socket) {
         Ok(handle) => Some(handle),
-        Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => {
-            let started = super::lineage::started(pid)?;
-            let id = Pid::from_raw(i32::try_from(pid).ok()?)?;
-            let handle = pidfd_open(id, PidfdFlags::empty()).ok()?;
-            let same = super::lineage::started(pid)? == started && effective_uid(pid)? == uid;
-            same.then_some(handle)
-        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => by_number(pid, uid),
         // It is gone already.
         Err(_) => None,
     }
+}
+
+/// The handle is good only when the process has the right user and has not been replaced while it
+/// was opened (its start time is the same before and after).
+fn by_number(pid: u32, uid: u32) -> Option<OwnedFd> {
+    let started = super::lineage::started(pid)?;
+    let handle = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+    let same = super::lineage::started(pid)? == started && effective_uid(pid)? == uid;
+    same.then_some(handle)
 }
 
 fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
@@ -138,4 +139,21 @@ fn effective_uid(pid: u32) -> Option<u32> {
 
 fn executable(pid: u32) -> Option<String> {
     Some(fs::read_link(format!("/proc/{pid}/exe")).ok()?.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_taken_only_for_the_right_users_process() -> io::Result<()> {
+        let uid = rustix::process::geteuid().as_raw();
+        assert!(by_number(std::process::id(), uid).is_some());
+        assert!(by_number(std::process::id(), uid + 1).is_none());
+        let mut child = std::process::Command::new("true").spawn()?;
+        child.wait()?;
+        assert!(by_number(child.id(), uid).is_none());
+        assert!(by_number(0, uid).is_none());
+        Ok(())
+    }
 }
