@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::{
+    commands::{self, args},
+    control,
+};
+
 /// Watches what each MCP tool really does on this host.
 #[derive(Debug, Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(version, about, arg_required_else_help = true, after_help = commands::EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -30,6 +35,24 @@ pub(crate) enum Command {
                             Exit codes: 0 good, 1 a test failed or lint found something, 2 usage, 5 a rule file is wrong."
     )]
     Rules(Rules),
+    /// How the agent is: what it sees, what it lost, what it found
+    Status(args::Remote),
+    /// MCP servers that run now
+    Servers(args::Remote),
+    /// Tools that were called, and how well they are known
+    Tools(args::Tools),
+    /// What was found: list, show, explain, acknowledge, permit
+    Findings(args::Findings),
+    /// What is normal: list, show, compare, ratify, export, import, reset
+    Baseline(args::Baseline),
+    /// Show or set what is done with deviations (setting needs root)
+    Mode(args::ModeOf),
+    /// Read configuration and rules anew; broken ones change nothing (needs root)
+    Reload(args::Reload),
+    /// Who changed what, and who was not allowed to, latest first
+    Audit(args::Audit),
+    /// Forget what is old (needs root)
+    Purge(args::Purge),
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +149,12 @@ pub(crate) struct Run {
     /// Where the key of argument hashes is kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/toolwarden")]
     pub(crate) state_dir: PathBuf,
+    /// Where the control socket is made, for `toolwarden status` and the other verbs
+    #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
+    pub(crate) control: PathBuf,
+    /// Make no control socket: nobody can ask this agent anything
+    #[arg(long, conflicts_with = "control")]
+    pub(crate) no_control: bool,
 }
 
 #[derive(Debug, Args)]

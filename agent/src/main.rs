@@ -5,16 +5,21 @@
 //! - [`run`]: the agent's loop: ring to engine, engine's requests to the system
 //! - [`ingest`]: masks payloads and secrets before anything else sees a record
 //! - [`kernel`]: BPF programs and maps
+//! - [`commands`]: what the command line does beside that
+//! - [`control`]: the control socket
+//! - [`desk`]: what the loop answers there
 //! - [`clients`], [`identity`]: who a server is
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
 //! - [`replay`]: a recording instead of a kernel
-//! - [`commands`]: what the command line does beside that
 //! - [`store`]: state that outlives the agent
 
 mod cli;
 mod clients;
 mod commands;
+#[cfg_attr(not(test), expect(dead_code, reason = "the loop answers few verbs yet"))]
+mod control;
+mod desk;
 mod identity;
 mod ingest;
 mod kernel;
@@ -29,7 +34,7 @@ mod store;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use commands::Outcome;
+use commands::Exit;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -40,9 +45,10 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match cli.command {
-        cli::Command::Run(options) => run::run(&options).map(|()| Outcome::Good),
-        cli::Command::Replay(options) => replay::replay(&options).map(|()| Outcome::Good),
+        cli::Command::Run(options) => run::run(&options).map(|()| Exit::Ok),
+        cli::Command::Replay(options) => replay::replay(&options).map(|()| Exit::Ok),
         cli::Command::Rules(command) => commands::rules::rules(&command),
+        asked => return commands::run(asked),
     };
     match result {
         Ok(outcome) => outcome.into(),

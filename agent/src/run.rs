@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    cli, clients,
+    cli, clients, control, desk,
     identity::{self, Asked},
     ingest::Ingest,
     kernel::{Counts, Kernel},
@@ -123,6 +123,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
         .context("cannot start the async runtime")?;
     runtime.block_on(async {
         let (news, heard) = mpsc::channel(ASKED);
+        let asked = open_desk(options)?;
         let agent = Agent {
             kernel,
             counts,
@@ -141,8 +142,23 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             drained_at: Instant::now(),
             idle_since: None,
         };
-        agent.main_loop(ring, heard, options).await
+        agent.main_loop(ring, heard, asked, options).await
     })
+}
+
+/// Serves the control socket; what peers may ask arrives at the loop.
+fn open_desk(options: &cli::Run) -> Result<mpsc::Receiver<control::Ask>> {
+    let (asks, asked) = mpsc::channel(control::WAITING);
+    if !options.no_control {
+        let group = control::group();
+        let socket = control::Socket::bind(&options.control, group)?;
+        tokio::spawn(async move {
+            if let Err(e) = control::serve(socket, group, Arc::new(desk::Unknown), asks).await {
+                tracing::error!("{e:#}");
+            }
+        });
+    }
+    Ok(asked)
 }
 
 impl Agent {
@@ -150,6 +166,7 @@ impl Agent {
         mut self,
         ring: RingBuf<MapData>,
         mut heard: mpsc::Receiver<News>,
+        mut asked: mpsc::Receiver<control::Ask>,
         options: &cli::Run,
     ) -> Result<()> {
         // SAFETY: the ring owns its descriptor for as long as the AsyncFd lives.
@@ -174,6 +191,10 @@ impl Agent {
                         while self.take(ring.get_mut())? {}
                     }
                     self.on_news(news)?;
+                }
+                Some(ask) = asked.recv() => {
+                    // A peer that hung up needs no answer.
+                    let _unused = ask.answer.send(desk::answer(&ask.verb, self.engine.tracked()));
                 }
                 _ = counters.tick() => self.on_counters()?,
                 _ = look.tick(), if self.engine.tracked() > 0 => {

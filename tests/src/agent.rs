@@ -98,7 +98,7 @@ impl Agent {
         let started = Instant::now();
         let state = tempfile::tempdir()?;
         let mut child = Command::new(executable()?)
-            .args(["run", "--print", "json", "--state-dir"])
+            .args(["run", "--no-control", "--print", "json", "--state-dir"])
             .arg(state.path())
             .args(more)
             .stdin(Stdio::null())

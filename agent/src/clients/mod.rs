@@ -8,11 +8,13 @@
 //! # Layout
 //!
 //! - `table`: which client keeps what where.
+//! - `executables`: which programs are clients.
 //! - `homes`: whose files to look at.
 //! - `read`: opening hostile files.
 //! - `parse`, `jsonc`: bytes to servers.
 //! - `matching`: which configured server a chain of processes is.
 
+mod executables;
 mod homes;
 mod jsonc;
 mod matching;
@@ -27,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use executables::known_client;
 pub(crate) use homes::{Home, homes};
 pub(crate) use matching::basename;
 use parse::Shape;

@@ -1,34 +1,91 @@
-//! What the command line does beside running the agent.
+//! What the command line does beside running the agent: verbs that ask a running one, and rules.
 //!
 //! # Layout
-//! - [`rules`]: checks, tests and explains rules
+//! - [`args`]: their options
+//! - [`client`]: the request, and what its failure means
+//! - [`exit`]: exit codes
+//! - [`show`]: tables, colours, times
+//! - [`state`]: `status`, `servers`, `tools`, `mode`, `reload`, `audit`, `purge`
+//! - [`findings`], [`explain`], [`taxonomy`]: what was found
+//! - [`baseline`], [`diff`]: what is normal
+//! - [`rules`]: checks, tests and explains rules; needs no agent
 
+pub(crate) mod args;
+mod baseline;
+mod client;
+mod diff;
+mod exit;
+mod explain;
+mod findings;
 pub(crate) mod rules;
+mod show;
+mod state;
+mod taxonomy;
+#[cfg(test)]
+mod tests;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
-/// A check said no: a failed test, a finding of lint.
-pub(crate) const NEGATIVE: u8 = 1;
-/// A file that the command needs is wrong.
-pub(crate) const INVALID: u8 = 5;
+use args::Remote;
+pub(crate) use exit::Exit;
+use exit::Stop;
+use serde_json::Value;
+use show::Screen;
 
-/// What a command came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// All is well.
-    Good,
-    /// A check said no.
-    Negative,
-    /// A file that it needs is wrong.
-    Invalid,
-}
+use crate::cli::Command;
 
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Good => Self::SUCCESS,
-            Outcome::Negative => NEGATIVE.into(),
-            Outcome::Invalid => INVALID.into(),
+/// Exit codes, for `--help`.
+pub(crate) const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  no: not found, baselines differ\n  2  wrong usage\n  \
+    3  the agent cannot be reached or does not answer\n  4  not permitted\n  5  invalid input or configuration";
+
+/// Runs a verb and tells in its exit code how it went.
+pub(crate) fn run(command: Command) -> ExitCode {
+    let mut out = anstream::stdout().lock();
+    let result = match command {
+        Command::Status(remote) => state::status(&remote, &mut out),
+        Command::Servers(remote) => state::servers(&remote, &mut out),
+        Command::Tools(options) => state::tools(&options, &mut out),
+        Command::Mode(options) => state::mode(&options, &mut out),
+        Command::Reload(options) => state::reload(&options, &mut out),
+        Command::Purge(options) => state::purge(&options, &mut out),
+        Command::Audit(options) => state::audit(&options, &mut out),
+        Command::Findings(options) => findings::run(&options, &mut out),
+        Command::Baseline(options) => baseline::run(&options, &mut out),
+        // `main` runs these.
+        Command::Run(_) | Command::Replay(_) | Command::Rules(_) => Ok(Exit::Ok),
+    };
+    match result.and_then(|exit| out.flush().map(|()| exit).map_err(Stop::from)) {
+        Ok(exit) => exit.into(),
+        Err(stop) if stop.closed_pipe => ExitCode::SUCCESS,
+        Err(stop) => {
+            anstream::eprintln!("toolwarden: {}", crate::print::safe_lines(&stop.message));
+            stop.exit.into()
         }
     }
+}
+
+/// Prints an answer: as it is for machines, else as `table` draws it.
+fn answer(
+    remote: &Remote,
+    data: &Value,
+    out: &mut dyn Write,
+    table: impl FnOnce(&Value, &mut Screen<'_>) -> io::Result<()>,
+) -> Result<Exit, Stop> {
+    match remote.format {
+        args::Format::Table => table(data, &mut Screen::new(out))?,
+        args::Format::Json => {
+            let text = serde_json::to_string_pretty(data).map_err(io::Error::from)?;
+            writeln!(out, "{}", show::inert(&text))?;
+        }
+        args::Format::Ndjson => {
+            let alone = std::slice::from_ref(data);
+            for row in data.as_array().map_or(alone, Vec::as_slice) {
+                writeln!(out, "{}", show::inert(&row.to_string()))?;
+            }
+        }
+    }
+    Ok(Exit::Ok)
 }

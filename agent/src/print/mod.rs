@@ -3,15 +3,19 @@
 //! # Layout
 //! - this module: standard output, JSON lines
 //! - [`text`]: for people
+//! - [`safe`](mod@safe): text of others on the terminal
 
+mod safe;
 mod text;
 
-pub(crate) use text::safe;
 
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
 
 use anyhow::{Context as _, Result};
 use engine::Output;
+
+pub(crate) use safe::{safe, safe_lines};
+pub(crate) use text::describe;
 
 use crate::cli::Format;
 

@@ -15,6 +15,8 @@ use engine::{
 };
 use owo_colors::{OwoColorize as _, Style};
 
+use super::safe;
+
 /// Effects shown below a call; the rest is counted.
 const SHOWN: usize = 24;
 /// Effects kept of calls that have not ended.
@@ -28,21 +30,6 @@ pub(super) struct Text {
     startup: HashMap<String, u64>,
     lost: BTreeMap<String, u64>,
     findings: HashMap<String, Severity>,
-}
-
-/// Control characters come from hostile names: they are shown, never sent to the terminal.
-pub(crate) fn safe(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Bidirectional overrides can make a path read as another one.
-        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-        if c.is_control() || turns {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 impl Text {
@@ -244,7 +231,7 @@ fn scope_text(scope: &Scope, outlived: bool) -> String {
 }
 
 /// An effect in a few words; `None` for those that only the sums show.
-fn describe(effect: &Effect) -> Option<String> {
+pub(crate) fn describe(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Fork { .. } | Effect::Exit { .. } | Effect::Syscall { .. } => return None,
         Effect::Exec { path, argv, script, memfd, deleted, .. } => {
@@ -295,17 +282,4 @@ fn describe(effect: &Effect) -> Option<String> {
         }
         Effect::Uring { name, .. } => format!("io_uring {name}"),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hostile_names_cannot_move_the_cursor_or_turn_text() {
-        assert_eq!(safe("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
-        assert_eq!(safe("a\nb"), "a\\nb");
-        assert_eq!(safe("\u{202e}exe.txt"), "\\u{202e}exe.txt");
-        assert_eq!(safe("grün"), "grün");
-    }
 }

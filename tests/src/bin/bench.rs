@@ -184,7 +184,7 @@ struct Watching(std::process::Child);
 impl Watching {
     fn start(state: &Path) -> Result<Self> {
         let child = Command::new(e2e::agent::executable()?)
-            .args(["run", "--print", "json", "--state-dir"])
+            .args(["run", "--no-control", "--print", "json", "--state-dir"])
             .arg(state)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

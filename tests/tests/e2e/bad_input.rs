@@ -29,7 +29,7 @@ pub(crate) fn open_copy(dir: &std::path::Path) -> Result<std::path::PathBuf> {
 fn not_root() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let run = Command::new(open_copy(dir.path())?)
-        .args(["run", "--print", "json"])
+        .args(["run", "--no-control", "--print", "json"])
         .current_dir("/")
         .uid(NOBODY)
         .gid(NOBODY)

@@ -15,12 +15,11 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use engine::rules::{
-    Day, Problem, RuleSet, Source, Where, Who, case, explain, lint, packs, run_tests, schema,
-    value::Text,
+    Day, Problem, RuleSet, Source, Where, Who, case, explain, lint, packs, run_tests, schema, value::Text,
     written::Test,
 };
 
-use super::Outcome;
+use super::Exit;
 use crate::{
     cli::{Explain, RuleFiles, Rules, TableFormat},
     print::safe,
@@ -30,19 +29,19 @@ use crate::{
 const RULES_D: &str = "/etc/toolwarden/rules.d";
 
 /// Does what was asked and says what it came to.
-pub(crate) fn rules(command: &Rules) -> Result<Outcome> {
+pub(crate) fn rules(command: &Rules) -> Result<Exit> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let outcome = run(command, &mut out)?;
     out.flush().context("cannot write to standard output")?;
     Ok(outcome)
 }
 
-fn run(command: &Rules, out: &mut impl Write) -> Result<Outcome> {
+fn run(command: &Rules, out: &mut impl Write) -> Result<Exit> {
     match command {
         Rules::Schema => {
             serde_json::to_writer_pretty(&mut *out, &schema()).map_err(io::Error::from)?;
             writeln!(out)?;
-            Ok(Outcome::Good)
+            Ok(Exit::Ok)
         }
         Rules::Check(files) => with_set(files, out, |set, out| {
             if files.format == TableFormat::Json {
@@ -50,14 +49,16 @@ fn run(command: &Rules, out: &mut impl Write) -> Result<Outcome> {
             }
             let n = set.rules().len();
             writeln!(out, "{n} rule{} in order", if n == 1 { " is" } else { "s are" })?;
-            Ok(Outcome::Good)
+            Ok(Exit::Ok)
         }),
         Rules::List(files) => with_set(files, out, |set, out| table::list(set, files.format, out)),
-        Rules::Test(files) => with_set(files, out, |set, out| table::tests(&run_tests(set), files.format, out)),
+        Rules::Test(files) => {
+            with_set(files, out, |set, out| table::tests(&run_tests(set), files.format, out))
+        }
         Rules::Lint(files) => with_set(files, out, |set, out| {
             let found = lint(set);
             problems(&found, files.format, out)?;
-            Ok(if found.is_empty() { Outcome::Good } else { Outcome::Negative })
+            Ok(if found.is_empty() { Exit::Ok } else { Exit::No })
         }),
         Rules::Explain(options) => with_set(&options.files, out, |set, out| {
             let test = test_of(options)?;
@@ -73,7 +74,7 @@ fn run(command: &Rules, out: &mut impl Write) -> Result<Outcome> {
                     table::decision(&decision, &text, out)?;
                 }
             }
-            Ok(Outcome::Good)
+            Ok(Exit::Ok)
         }),
     }
 }
@@ -82,20 +83,20 @@ fn run(command: &Rules, out: &mut impl Write) -> Result<Outcome> {
 fn with_set<W: Write>(
     files: &RuleFiles,
     out: &mut W,
-    f: impl FnOnce(&Arc<RuleSet>, &mut W) -> Result<Outcome>,
-) -> Result<Outcome> {
+    f: impl FnOnce(&Arc<RuleSet>, &mut W) -> Result<Exit>,
+) -> Result<Exit> {
     let sources = match sources(&files.paths) {
         Ok(sources) => sources,
         Err(error) => {
             anstream::eprintln!("toolwarden: {}", safe(&format!("{error:#}")));
-            return Ok(Outcome::Invalid);
+            return Ok(Exit::Invalid);
         }
     };
     match RuleSet::compile(&sources, today()) {
         Ok(set) => f(&Arc::new(set), out),
         Err(found) => {
             problems(&found, files.format, out)?;
-            Ok(Outcome::Invalid)
+            Ok(Exit::Invalid)
         }
     }
 }
@@ -156,7 +157,9 @@ fn who_of(options: &Explain) -> Who {
 /// The act in question, in the words of an inline test.
 fn test_of(options: &Explain) -> Result<Test> {
     let Some((kind, object)) = options.act.split_once('=') else {
-        return Err(anyhow!("the act is KIND=OBJECT, such as read=/etc/shadow or connect=203.0.113.7:443/tcp"));
+        return Err(anyhow!(
+            "the act is KIND=OBJECT, such as read=/etc/shadow or connect=203.0.113.7:443/tcp"
+        ));
     };
     let mut test = Test { name: Text::new("act"), ..Test::default() };
     let slot = match kind {
@@ -173,7 +176,11 @@ fn test_of(options: &Explain) -> Result<Test> {
         "unix_listen" => &mut test.unix_listen,
         "syscall" => &mut test.syscall,
         "io_uring" => &mut test.io_uring,
-        other => return Err(anyhow!("unknown act `{other}`: read, write, delete, change, exec, connect, listen, dns, sni, unix, unix_listen, syscall, io_uring")),
+        other => {
+            return Err(anyhow!(
+                "unknown act `{other}`: read, write, delete, change, exec, connect, listen, dns, sni, unix, unix_listen, syscall, io_uring"
+            ));
+        }
     };
     *slot = Some(Text::new(object));
     test.resolved = options.resolved.as_deref().map(Text::new);

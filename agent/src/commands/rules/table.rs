@@ -6,17 +6,17 @@ use anyhow::Result;
 use engine::rules::{Decision, Origin, RuleSet, TestResult, Verdict};
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::Exit;
 use crate::{cli::TableFormat, print::safe};
 
 /// One JSON document.
-pub(super) fn json(value: &Value, out: &mut impl Write) -> Result<Outcome> {
+pub(super) fn json(value: &Value, out: &mut impl Write) -> Result<Exit> {
     serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
     writeln!(out)?;
-    Ok(Outcome::Good)
+    Ok(Exit::Ok)
 }
 
-pub(super) fn list(set: &RuleSet, format: TableFormat, out: &mut impl Write) -> Result<Outcome> {
+pub(super) fn list(set: &RuleSet, format: TableFormat, out: &mut impl Write) -> Result<Exit> {
     let origin = |origin| match origin {
         Origin::Pack => "pack",
         Origin::Person => "own",
@@ -41,10 +41,10 @@ pub(super) fn list(set: &RuleSet, format: TableFormat, out: &mut impl Write) -> 
         let (kind, severity, by) = (r.kind.id(), r.severity.name(), origin(r.origin));
         writeln!(out, "{:width$}  {kind:16}  {severity:8}  {by:4}  {}", r.id, safe(&r.place.to_string()))?;
     }
-    Ok(Outcome::Good)
+    Ok(Exit::Ok)
 }
 
-pub(super) fn tests(results: &[TestResult], format: TableFormat, out: &mut impl Write) -> Result<Outcome> {
+pub(super) fn tests(results: &[TestResult], format: TableFormat, out: &mut impl Write) -> Result<Exit> {
     let failed = results.iter().filter(|t| !t.passed).count();
     if format == TableFormat::Json {
         json(&json!({ "passed": results.len() - failed, "failed": failed, "tests": results }), out)?;
@@ -56,10 +56,10 @@ pub(super) fn tests(results: &[TestResult], format: TableFormat, out: &mut impl 
         }
         writeln!(out, "{} passed, {failed} failed", results.len() - failed)?;
     }
-    Ok(if failed == 0 { Outcome::Good } else { Outcome::Negative })
+    Ok(if failed == 0 { Exit::Ok } else { Exit::No })
 }
 
-pub(super) fn decision(decision: &Decision<'_>, text: &str, out: &mut impl Write) -> Result<Outcome> {
+pub(super) fn decision(decision: &Decision<'_>, text: &str, out: &mut impl Write) -> Result<Exit> {
     let verdict = match decision.verdict {
         Verdict::Allow => "allow",
         Verdict::Deny => "deny",
