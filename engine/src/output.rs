@@ -456,6 +456,13 @@ pub enum Effect {
         memfd: bool,
         /// The file has no name.
         deleted: bool,
+        /// Environment variables that it was started with and that make programs load or run foreign
+        /// code (`LD_PRELOAD` and its like): their names.
+        #[serde(default)]
+        env: Vec<String>,
+        /// Not all of the environment was looked at.
+        #[serde(default)]
+        env_truncated: bool,
     },
     /// A process ended.
     Exit {
