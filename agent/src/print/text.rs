@@ -193,6 +193,7 @@ fn scope_text(scope: &Scope, outlived: bool) -> String {
     match scope.kind {
         ScopeKind::Startup => "startup".into(),
         ScopeKind::Ambient => "no call running".into(),
+        ScopeKind::UnknownStart => "a request that nobody saw".into(),
         ScopeKind::Call => match &scope.call {
             Some(call) if outlived => format!("after {} #{}", tool(&scope.tool), call.number),
             Some(call) => format!("{} #{}", tool(&scope.tool), call.number),
@@ -205,6 +206,7 @@ fn scope_text(scope: &Scope, outlived: bool) -> String {
                 .map(|c| match (&c.call, c.kind) {
                     (Some(call), _) => format!("{} #{}", tool(&c.tool), call.number),
                     (None, ScopeKind::Startup) => "startup".into(),
+                    (None, ScopeKind::UnknownStart) => "a request that nobody saw".into(),
                     (None, _) => "no call".into(),
                 })
                 .collect();

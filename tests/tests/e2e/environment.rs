@@ -52,7 +52,9 @@ fn environment() -> Result<()> {
     ensure!(plain == both(&[], false), "{plain:?}");
     let set = told(&agent, &world, "set", |c| {
         // The loader complains, and goes on.
-        c.env("LD_PRELOAD", "/a-value-of-mine.so").env("GIT_EXTERNAL_DIFF", "").env("DOTNET_STARTUP_HOOKS", "x");
+        c.env("LD_PRELOAD", "/a-value-of-mine.so")
+            .env("GIT_EXTERNAL_DIFF", "")
+            .env("DOTNET_STARTUP_HOOKS", "x");
     })?;
     ensure!(set == both(&["LD_PRELOAD", "DOTNET_STARTUP_HOOKS", "GIT_EXTERNAL_DIFF"], false), "{set:?}");
     // Behind strings that are longer than what is read at once; the second piece of the first begins
