@@ -31,8 +31,7 @@ impl Printer {
     /// Tells people that the agent watches now.
     pub(crate) fn ready(&mut self) -> Result<()> {
         if self.text.is_some() {
-            writeln!(self.out, "watching; start or restart an MCP client, and stop with Ctrl-C")
-                .context(WRITE)?;
+            writeln!(self.out, "watching; use an MCP client, and stop with Ctrl-C").context(WRITE)?;
         }
         self.flush()
     }

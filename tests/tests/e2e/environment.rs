@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{
     agent::Agent,
     client::{Client, Manner},
@@ -41,10 +41,9 @@ fn told(
 fn environment() -> Result<()> {
     let agent = Agent::start(&[])?;
     let world = World::new()?;
-    let both = |env: &[&str], cut: bool| {
-        let env: Vec<String> = env.iter().map(|&n| n.to_owned()).collect();
-        vec![(env.clone(), cut), (env, cut)]
-    };
+    // The oracle gives its own children no environment at all.
+    let names = |env: &[&str]| -> Vec<String> { env.iter().map(|&n| n.to_owned()).collect() };
+    let both = |env: &[&str], cut: bool| vec![(names(env), cut), (Vec::new(), false)];
     let plain = told(&agent, &world, "plain", |c| {
         // Names that only resemble, and values that look like names.
         c.env("LD_PRELOADED", "1").env("XLD_PRELOAD", "1").env("PATH", "LD_PRELOAD=1").env("EMPTY", "");
@@ -66,12 +65,25 @@ fn environment() -> Result<()> {
     ensure!(long == both(&["RUBYOPT"], false), "{long:?}");
     let many = told(&agent, &world, "many", |c| {
         c.env("BASH_ENV", "1").env("ZZ", "1");
-        (0..1100).for_each(|n| drop(c.env(format!("V{n:04}"), "1")));
+        c.envs((0..1100).map(|n| (format!("V{n:04}"), "1")));
     })?;
     ensure!(many == both(&["BASH_ENV"], true), "{many:?}");
+    // A child of its own.
+    let (direct, _) = Oracle::command(&world, "child", &program("oracle")?)?;
+    let mut command = Command::new("sh");
+    let script = r#"LD_PRELOAD=/a-value-of-mine.so PERL5LIB=x /bin/true; exec "$0" "$@""#;
+    command.args(["-c", script]).arg(direct.get_program()).args(direct.get_args());
+    let mut client = Client::start(command, Manner::default())?;
+    client.call("noop", &json!({}))?;
+    let server = agent.server(client.pid())?.server;
+    agent.settle(Duration::from_millis(300));
+    let child = agent.observed(&server.id)?.effects.into_iter().find_map(|e| match &*e.effect {
+        Effect::Exec { path, env, .. } if path.ends_with("/true") => Some(env.clone()),
+        _ => None,
+    });
+    ensure!(child == Some(names(&["LD_PRELOAD", "PERL5LIB"])), "{child:?}");
     let lost = agent.lost()?.into_iter().find(|l| l.cause.starts_with("fault"));
     ensure!(lost.is_none(), "{lost:?}");
-    let (_, child) = many.split_first().context("the server")?;
-    println!("names told of servers and their children; cut after 1024 strings: {child:?}");
+    println!("names told of servers and their children; cut after 1024 strings");
     Ok(())
 }

@@ -11,5 +11,6 @@ mod pipelines;
 mod protocol;
 mod real_servers;
 mod replay;
+mod running;
 mod schema;
 mod spaced;
