@@ -11,6 +11,7 @@
 //! - [`clients`], [`identity`]: who a server is
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
+//! - [`running`]: servers that run already when the agent starts
 //! - [`replay`]: a recording instead of a kernel
 //! - [`store`]: state that outlives the agent
 
@@ -28,6 +29,7 @@ mod measure;
 mod print;
 mod replay;
 mod run;
+mod running;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the loop does not use it yet"))]
 mod store;
 

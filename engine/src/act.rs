@@ -59,8 +59,12 @@ pub enum Act<'a> {
 /// Calls `f` with each act of an effect.
 pub fn each(effect: &Effect, mut f: impl FnMut(Act<'_>)) {
     match effect {
-        Effect::Exec { path, argv, script, memfd, deleted, .. } => {
-            f(Act::Exec { file: path, argv, script: script.as_deref(), memfd: *memfd, deleted: *deleted })
+        Effect::Exec { path, argv, script, memfd, deleted, env, .. } => {
+            f(Act::Exec { file: path, argv, script: script.as_deref(), memfd: *memfd, deleted: *deleted });
+            // Code that comes in by the environment: as notable as a system call that injects it.
+            for name in env {
+                f(Act::Special { name: env_act(name), result: 0 });
+            }
         }
         Effect::Open { path, truncated, read, write, create, truncate, directory, .. } => {
             let mut file = |access| {
@@ -126,5 +130,19 @@ pub fn each(effect: &Effect, mut f: impl FnMut(Act<'_>)) {
         | Effect::DnsAnswer { .. }
         | Effect::TlsHello { sni: None, .. }
         | Effect::Flow { .. } => {}
+    }
+}
+
+/// The act that a variable in the environment of a new program is. Names come from a fixed list.
+fn env_act(name: &str) -> &'static str {
+    match name {
+        "LD_PRELOAD" => "env:LD_PRELOAD",
+        "LD_AUDIT" => "env:LD_AUDIT",
+        "LD_LIBRARY_PATH" => "env:LD_LIBRARY_PATH",
+        "NODE_OPTIONS" => "env:NODE_OPTIONS",
+        "PYTHONSTARTUP" => "env:PYTHONSTARTUP",
+        "PYTHONPATH" => "env:PYTHONPATH",
+        "BASH_ENV" => "env:BASH_ENV",
+        _ => "env:other",
     }
 }

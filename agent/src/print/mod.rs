@@ -8,7 +8,6 @@
 mod safe;
 mod text;
 
-
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
 
 use anyhow::{Context as _, Result};
@@ -37,8 +36,7 @@ impl Printer {
     /// Tells people that the agent watches now.
     pub(crate) fn ready(&mut self) -> Result<()> {
         if self.text.is_some() {
-            writeln!(self.out, "watching; start or restart an MCP client, and stop with Ctrl-C")
-                .context(WRITE)?;
+            writeln!(self.out, "watching; use an MCP client, and stop with Ctrl-C").context(WRITE)?;
         }
         self.flush()
     }

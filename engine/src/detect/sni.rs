@@ -268,7 +268,10 @@ mod tests {
         hits(&mut d, [line(S, ambient(), unix("/var/run/nscd/socket", 2))]);
         assert_eq!(say(&mut d, 2 * S, "x.test", "192.0.2.9").len(), 1, "there is no nscd");
         let mut d = judged();
-        d.server(&server(ServerEvent::Found, Startup { partial: true, gap_ms: 1e9 }), &mut Vec::new());
+        d.server(
+            &server(ServerEvent::Found, Startup { partial: true, gap_ms: 1e9, ..Startup::default() }),
+            &mut Vec::new(),
+        );
         assert_eq!(say(&mut d, 2 * S, "x.test", "192.0.2.9"), [], "began before the agent");
         let mut d = judged();
         d.lost(&lost(2 * S, "ring:open", 1), &mut Vec::new());

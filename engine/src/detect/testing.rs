@@ -179,6 +179,8 @@ pub(super) fn exec(path: &str) -> Effect {
         script: None,
         memfd: false,
         deleted: false,
+        env: Vec::new(),
+        env_truncated: false,
     }
 }
 

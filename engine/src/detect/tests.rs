@@ -42,7 +42,10 @@ fn a_day_of_ordinary_calls_is_silent() {
     let mut d = Detectors::default();
     d.set_resolvers(&["127.0.0.53".parse().expect("an address")]);
     let mut told = Vec::new();
-    d.server(&server(ServerEvent::Found, Startup { partial: true, gap_ms: 40.0 }), &mut told);
+    d.server(
+        &server(ServerEvent::Found, Startup { partial: true, gap_ms: 40.0, ..Startup::default() }),
+        &mut told,
+    );
     for number in 1..=2880 {
         let at = number * 30 * S;
         told.extend(hits(&mut d, fetch(number, at)));
@@ -142,7 +145,14 @@ fn run(steps: &[Step]) -> (Detectors, Vec<Hit>) {
                     _ => ServerEvent::Found,
                 };
                 d.server(
-                    &server(event, Startup { partial: event == ServerEvent::Blind, gap_ms: *gap_ms }),
+                    &server(
+                        event,
+                        Startup {
+                            partial: event == ServerEvent::Blind,
+                            gap_ms: *gap_ms,
+                            ..Startup::default()
+                        },
+                    ),
                     &mut hits,
                 );
             }

@@ -43,6 +43,9 @@ impl Judge {
             found.extend(hits.drain(..).map(|h| detected(&line.scope, &line.server.name, h)));
             self.hits = hits;
         }
+        if self.config.rules {
+            found.extend(preloaded(line));
+        }
         let items = i.items(&line.effect);
         if items.is_empty() {
             self.enter(line, found);
@@ -143,7 +146,8 @@ impl Judge {
             if self.mode(&line.server.name, line.scope.tool.as_deref()) == Mode::Learn {
                 return;
             }
-            let kind = words::kind(item.dimension, scopes);
+            let by_environment = item.levels[0].starts_with("env:");
+            let kind = if by_environment { Kind::Injection } else { words::kind(item.dimension, scopes) };
             let normal = scopes
                 .iter()
                 .take(3)
@@ -289,6 +293,29 @@ pub(super) fn detected(scope: &Scope, server: &str, hit: Hit) -> Found {
     }
 }
 
+/// A program that another library is loaded into before its own.
+fn preloaded(line: &EffectLine) -> Option<Found> {
+    let Effect::Exec { env, path, .. } = &*line.effect else {
+        return None;
+    };
+    let name = env.iter().find(|name| matches!(name.as_str(), "LD_PRELOAD" | "LD_AUDIT"))?;
+    // What a user has set for all programs is there from the start.
+    let severity = if line.scope.kind == ScopeKind::Startup { Severity::Low } else { Severity::High };
+    Some(Found {
+        kind: Kind::Injection,
+        severity,
+        origin: Origin::Detector,
+        object: name.clone(),
+        sentence: format!(
+            "{}, server `{}` executed `{path}` with {name} set: code of another file runs in it.",
+            words::when(&line.scope),
+            line.server.name
+        ),
+        permit: String::new(),
+        baseline: None,
+    })
+}
+
 /// What an act is about.
 fn object(act: &Act<'_>) -> String {
     match act {
@@ -356,6 +383,8 @@ fn severity(kind: Kind, item: &Item, level: usize) -> Severity {
     let base = kind.severity();
     let fine = &item.levels[0];
     let harmless = match item.dimension {
+        // Launchers set such variables too.
+        Dimension::Special if kind == Kind::Injection => !fine.ends_with("LD_PRELOAD"),
         // Programs' own files: a branch of the code that was not taken before.
         Dimension::Read => ["/usr/", "/lib", "/proc/self/", "/sys/", "/dev/null", "/etc/ld.so", "${package}"]
             .iter()

@@ -196,7 +196,7 @@ impl Instance {
                 };
                 Some(self.calls.entry(number).or_default())
             }
-            ScopeKind::Ambiguous => None,
+            ScopeKind::Ambiguous | ScopeKind::UnknownStart => None,
         }
     }
 
@@ -246,8 +246,12 @@ pub(super) fn scopes(scope: &Scope) -> Vec<ScopeKey> {
         ScopeKind::Startup => Some(ScopeKey::Startup),
         ScopeKind::Ambient => Some(ScopeKey::Ambient),
         ScopeKind::Call => tool.clone().map(ScopeKey::Tool),
-        ScopeKind::Ambiguous => None,
+        ScopeKind::Ambiguous | ScopeKind::UnknownStart => None,
     };
+    // Calls that nobody saw begin may be of any tool: no baseline is fit to judge.
+    if scope.candidates.iter().any(|c| c.kind == ScopeKind::UnknownStart) {
+        return Vec::new();
+    }
     let mut keys: Vec<ScopeKey> = of(scope.kind, &scope.tool).into_iter().collect();
     if keys.is_empty() {
         let mut seen = HashSet::new();

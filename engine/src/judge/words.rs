@@ -19,12 +19,14 @@ pub(super) fn when(scope: &Scope) -> String {
             format!("During call {} of tool `{tool}`", call.number)
         }
         (ScopeKind::Call, ..) => format!("During one of {} calls of tool `{tool}`", scope.candidates.len()),
+        (ScopeKind::UnknownStart, ..) => "While calls may have run that nobody saw begin".into(),
         (ScopeKind::Ambiguous, ..) => {
             let mut names: Vec<String> = Vec::new();
             for c in &scope.candidates {
                 let name = match (&c.tool, c.kind) {
                     (Some(tool), _) => format!("`{tool}`"),
                     (None, ScopeKind::Startup) => "the startup".into(),
+                    (None, ScopeKind::UnknownStart) => "one that nobody saw begin".into(),
                     _ => "none".into(),
                 };
                 if !names.contains(&name) {

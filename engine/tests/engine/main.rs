@@ -6,4 +6,5 @@ mod common;
 mod golden;
 mod learning;
 mod properties;
+mod running;
 mod schema;

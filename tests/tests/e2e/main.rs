@@ -3,6 +3,7 @@
 mod alone;
 mod bad_input;
 mod busy;
+mod environment;
 mod flood;
 mod forging;
 mod lifecycle;
@@ -10,5 +11,6 @@ mod pipelines;
 mod protocol;
 mod real_servers;
 mod replay;
+mod running;
 mod schema;
 mod spaced;
