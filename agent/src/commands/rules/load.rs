@@ -121,8 +121,7 @@ mod tests {
             write(dir.path(), name);
         }
         let loaded = load(&[dir.path().to_owned()], false).expect("rules");
-        let names: Vec<_> =
-            loaded.sources.iter().filter_map(|s| Path::new(&s.name).file_name()).collect();
+        let names: Vec<_> = loaded.sources.iter().filter_map(|s| Path::new(&s.name).file_name()).collect();
         assert_eq!(names, ["a.yml", "b.yaml"]);
     }
 

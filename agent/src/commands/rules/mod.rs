@@ -15,8 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use engine::rules::{
-    Day, Problem, RuleSet, Source, Where, Who, case, explain, lint, packs, run_tests, schema,
-    value::Text,
+    Day, Problem, RuleSet, Source, Where, Who, case, explain, lint, packs, run_tests, schema, value::Text,
     written::Test,
 };
 
@@ -53,7 +52,9 @@ fn run(command: &Rules, out: &mut impl Write) -> Result<Outcome> {
             Ok(Outcome::Good)
         }),
         Rules::List(files) => with_set(files, out, |set, out| table::list(set, files.format, out)),
-        Rules::Test(files) => with_set(files, out, |set, out| table::tests(&run_tests(set), files.format, out)),
+        Rules::Test(files) => {
+            with_set(files, out, |set, out| table::tests(&run_tests(set), files.format, out))
+        }
         Rules::Lint(files) => with_set(files, out, |set, out| {
             let found = lint(set);
             problems(&found, files.format, out)?;
@@ -156,7 +157,9 @@ fn who_of(options: &Explain) -> Who {
 /// The act in question, in the words of an inline test.
 fn test_of(options: &Explain) -> Result<Test> {
     let Some((kind, object)) = options.act.split_once('=') else {
-        return Err(anyhow!("the act is KIND=OBJECT, such as read=/etc/shadow or connect=203.0.113.7:443/tcp"));
+        return Err(anyhow!(
+            "the act is KIND=OBJECT, such as read=/etc/shadow or connect=203.0.113.7:443/tcp"
+        ));
     };
     let mut test = Test { name: Text::new("act"), ..Test::default() };
     let slot = match kind {
@@ -173,7 +176,11 @@ fn test_of(options: &Explain) -> Result<Test> {
         "unix_listen" => &mut test.unix_listen,
         "syscall" => &mut test.syscall,
         "io_uring" => &mut test.io_uring,
-        other => return Err(anyhow!("unknown act `{other}`: read, write, delete, change, exec, connect, listen, dns, sni, unix, unix_listen, syscall, io_uring")),
+        other => {
+            return Err(anyhow!(
+                "unknown act `{other}`: read, write, delete, change, exec, connect, listen, dns, sni, unix, unix_listen, syscall, io_uring"
+            ));
+        }
     };
     *slot = Some(Text::new(object));
     test.resolved = options.resolved.as_deref().map(Text::new);

@@ -164,7 +164,8 @@ fn an_explanation_names_rule_pattern_place_and_reason() {
 #[test]
 fn the_example_of_the_readme_does_what_it_says() {
     let readme = include_str!("../../../../rules/README.md");
-    let yaml = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let yaml =
+        readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     let set = compile(&[super::person(yaml)]);
     let results = run_tests(&set);
     assert_eq!(results.len(), 2);
