@@ -61,6 +61,15 @@ impl Judge {
             let today = Day::of_utc_ns(line.time.utc);
             let mut n = 0;
             act::each(&line.effect, |act| {
+                // Its own files in /proc are its own, under whatever name.
+                let own;
+                let act = match act {
+                    Act::File { access, path, directory, truncated } => {
+                        own = rules::own_path(path, line.process.pid);
+                        Act::File { access, path: &own, directory, truncated }
+                    }
+                    other => other,
+                };
                 let decision = policy::decide(&selected, &act, today);
                 match (decision.verdict, decision.rule) {
                     (Verdict::Allow, _) => allowed |= 1 << n,

@@ -2,8 +2,9 @@
 
 use super::{
     case,
-    glob::{NameGlob, PathPattern, Reason},
+    glob::PathPattern,
     limits::Metric,
+    names::{NameGlob, Reason},
     net::Destination,
     problem::{Problem, did_you_mean},
     set::{Exception, Matcher, Place, Rule, Source},

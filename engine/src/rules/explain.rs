@@ -1,6 +1,6 @@
 //! Which rule decides, and why, in words.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     problem::safe,
@@ -95,8 +95,8 @@ fn because(decision: &Decision<'_>, rule: &Rule) -> String {
     if let (None, Some(description)) =
         (decision.exception, rule.written.description.as_deref().or(rule.written.name.as_deref()))
     {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "\n  {}", safe(description.trim()));
+        out.push_str("\n  ");
+        out.push_str(&safe(description.trim()));
     }
     out
 }

@@ -204,7 +204,7 @@ impl<'a> Shadows<'a> {
 impl Matcher {
     /// Whether it is about everyone that `other` is about.
     fn covers(&self, other: &Self) -> bool {
-        use super::glob::NameGlob;
+        use super::names::NameGlob;
         let names = |a: &[NameGlob], b: &[NameGlob]| {
             a.is_empty() || (!b.is_empty() && b.iter().all(|b| a.iter().any(|a| a.covers(b))))
         };

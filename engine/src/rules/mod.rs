@@ -3,10 +3,10 @@
 //! with others and put into kernel maps. Who wins when rules disagree stands in [`select`].
 //!
 //! # Layout
-//! - [`written`], [`value`]: a rule file as it is written
+//! - [`written`], `inline`, [`value`]: a rule file as it is written, and the tests in it
 //! - `parse`: from text to that; all bytes are hostile
 //! - `compile`, [`set`], `table`: rules as meant
-//! - `glob`, `net`, [`syscalls`], [`units`]: patterns, names and numbers
+//! - `names`, `glob`, `net`, [`syscalls`], [`units`]: patterns, names and numbers
 //! - [`select`], [`limits`]: whom rules are about, and what they say; `own`: a process's own entries of `/proc`
 //! - [`case`]: inline tests
 //! - [`lint`], [`explain`]: what is hardly meant, and why something was decided
@@ -18,8 +18,10 @@ pub mod case;
 mod compile;
 pub mod explain;
 mod glob;
+mod inline;
 pub mod limits;
 pub mod lint;
+mod names;
 mod net;
 mod own;
 pub mod packs;
@@ -38,9 +40,9 @@ pub mod written;
 
 pub use case::{TestResult, run_tests};
 pub use explain::explain;
-pub use glob::escape;
 pub use limits::{Exceeded, Metric};
 pub use lint::lint;
+pub use names::escape;
 pub use own::own_path;
 pub use packs::packs;
 pub use parse::{MAX_FILE, parse};

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::glob::{NameGlob, Reason};
+use super::names::{NameGlob, Reason};
 
 /// Whom a pattern is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

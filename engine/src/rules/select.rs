@@ -104,7 +104,7 @@ struct Extra {
 
 impl Matcher {
     pub(super) fn matches(&self, who: &Who) -> bool {
-        let any = |globs: &[super::glob::NameGlob], name: Option<&str>| {
+        let any = |globs: &[super::names::NameGlob], name: Option<&str>| {
             globs.is_empty() || name.is_some_and(|name| globs.iter().any(|g| g.matches(name)))
         };
         let scope = self.any_scope

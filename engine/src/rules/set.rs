@@ -4,8 +4,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
     compile,
-    glob::NameGlob,
     limits::Metric,
+    names::NameGlob,
     parse::{MAX_RULES, parse},
     problem::{Level, Problem},
     table::Table,

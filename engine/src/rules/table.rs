@@ -1,7 +1,8 @@
 //! The acts of one rule, ready for matching.
 
 use super::{
-    glob::{NameGlob, PathPattern, PathView},
+    glob::{PathPattern, PathView},
+    names::NameGlob,
     net::Destination,
     value::At,
 };

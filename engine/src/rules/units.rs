@@ -105,7 +105,7 @@ impl Unit {
                 &[("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000), ("ns", 1)]
             }
         };
-        match units.iter().find(|(_, factor)| value >= *factor && value % factor == 0) {
+        match units.iter().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor)) {
             Some((unit, factor)) => format!("{}{unit}", value / factor),
             None if self == Self::Time => format!("{value}ns"),
             None => value.to_string(),

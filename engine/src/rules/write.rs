@@ -2,7 +2,7 @@
 //! person reads, edits and commits it.
 
 use super::{
-    glob::escape,
+    names::escape,
     select::{Where, Who},
     value::{Text, Texts},
     written::{Exception, Exec, Files, Match, Network, Rule, RuleFile, Sections},
