@@ -22,4 +22,4 @@ pub use offsets::Offsets;
 pub use record::*;
 
 /// Version of everything in this crate.
-pub const ABI: u16 = 2;
+pub const ABI: u16 = 3;

@@ -76,6 +76,10 @@ offsets! {
     mm_arg_start: "mm_struct", ["arg_start"];
     /// End of the argument strings.
     mm_arg_end: "mm_struct", ["arg_end"];
+    /// Start of the environment strings.
+    mm_env_start: "mm_struct", ["env_start"];
+    /// End of the environment strings.
+    mm_env_end: "mm_struct", ["env_end"];
     /// Working directory: a struct path.
     fs_pwd: "fs_struct", ["pwd"];
     /// Mount of a path.

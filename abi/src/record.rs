@@ -115,6 +115,35 @@ pub mod exec_flag {
     pub const MEMFD: u32 = 64;
 }
 
+/// Bits of [`Exec::env_flags`].
+pub mod env_flag {
+    /// Names of environment variables that make programs load or run foreign code: bit n of
+    /// [`super::Exec::env_flags`] says that `NAMES[n]` is set. Only names are looked at, and no value is
+    /// ever captured.
+    pub const NAMES: [&str; 18] = [
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "LD_LIBRARY_PATH",
+        "GCONV_PATH",
+        "BASH_ENV",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "PYTHONSTARTUP",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PERL5OPT",
+        "PERL5LIB",
+        "RUBYOPT",
+        "RUBYLIB",
+        "JAVA_TOOL_OPTIONS",
+        "DOTNET_STARTUP_HOOKS",
+        "GIT_SSH_COMMAND",
+        "GIT_EXTERNAL_DIFF",
+    ];
+    /// Not all of the environment was looked at.
+    pub const CUT: u32 = 1 << 31;
+}
+
 /// A process executed a program. Followed by: path (leaf first), cwd (leaf first), script name as
 /// given (only with SHEBANG), argv (NUL-separated).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -148,6 +177,10 @@ pub struct Exec {
     pub script_len: u32,
     /// Bytes of argv.
     pub argv_len: u32,
+    /// Bits of [`env_flag`].
+    pub env_flags: u32,
+    /// Keeps alignment.
+    pub _pad: u32,
 }
 
 /// The last thread of a tracked process ended.
@@ -446,7 +479,7 @@ pub struct Blind {
 const _: () = {
     assert!(size_of::<Header>() == 56);
     assert!(size_of::<Fork>() == 80);
-    assert!(size_of::<Exec>() == 56 + 72);
+    assert!(size_of::<Exec>() == 56 + 80);
     assert!(size_of::<Exit>() == 56 + 32);
     assert!(size_of::<Chunk>() == 56 + 40);
     assert!(size_of::<Open>() == 56 + 32);

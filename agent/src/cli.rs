@@ -48,6 +48,10 @@ pub(crate) struct Run {
     /// After a reply, effects may still belong to the call for this long
     #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     pub(crate) settle_ms: u64,
+    /// When a server is found that runs already, requests that nobody saw may be in flight for this long: until
+    /// then nothing that it does is certain
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) in_flight_s: u64,
     /// Where the key of argument hashes is kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/toolwarden")]
     pub(crate) state_dir: PathBuf,

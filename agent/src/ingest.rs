@@ -52,6 +52,17 @@ impl Ingest {
         }
     }
 
+    /// A channel that carried bytes before it was found: the first ones may be the rest of a line.
+    pub(crate) fn join(&mut self, channel: u64) {
+        for side in [abi::side::REQUEST, abi::side::REPLY] {
+            self.sides.entry((channel, side)).or_insert_with(|| {
+                let mut masker = Masker::new(&self.key, self.include_arguments);
+                masker.gap();
+                Side { masker, next: 0 }
+            });
+        }
+    }
+
     /// A channel is gone.
     pub(crate) fn forget(&mut self, channel: u64) {
         self.sides.retain(|(c, _), _| *c != channel);

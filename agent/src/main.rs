@@ -8,6 +8,7 @@
 //! - [`clients`], [`identity`]: who a server is
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
+//! - [`running`]: servers that run already when the agent starts
 //! - [`replay`]: a recording instead of a kernel
 
 mod cli;
@@ -20,6 +21,7 @@ mod measure;
 mod print;
 mod replay;
 mod run;
+mod running;
 
 use std::process::ExitCode;
 

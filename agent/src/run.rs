@@ -32,6 +32,7 @@ use crate::{
     kernel::{Counts, Kernel},
     key, measure,
     print::Printer,
+    running,
 };
 
 /// While a tree is tracked, records do not wake the agent one by one: it looks this often.
@@ -42,6 +43,8 @@ const COUNTERS: Duration = Duration::from_millis(250);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Syscall hooks stay attached this long after the last tree is gone.
 const LINGER: Duration = Duration::from_secs(10);
+/// Looks at the processes that run already, until one finds nothing new.
+const ROUNDS: usize = 8;
 /// Records handled before other events get a turn.
 const BATCH: usize = 8192;
 /// Questions about identity under way at once; more are answered by a time-out in the engine.
@@ -161,7 +164,7 @@ impl Agent {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut counters = tokio::time::interval(COUNTERS);
         counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        self.begin(options)?;
+        self.begin(ring.get_mut(), options)?;
         self.find_clients();
         loop {
             tokio::select! {
@@ -197,17 +200,19 @@ impl Agent {
         self.stop(ring.get_mut())
     }
 
-    fn begin(&mut self, options: &cli::Run) -> Result<()> {
+    fn begin(&mut self, ring: &mut RingBuf<MapData>, options: &cli::Run) -> Result<()> {
         let now = now_ns();
         self.fact(&Fact::Start {
             utc_minus_boot_ns: clock(ClockId::Realtime) - now as i64,
             settle_ns: options.settle_ms * 1_000_000,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             include_arguments: options.include_arguments,
+            in_flight_ns: options.in_flight_s * 1_000_000_000,
         })?;
         for coverage in std::mem::take(&mut self.kernel.coverage) {
             self.fact(&Fact::Coverage(coverage))?;
         }
+        self.find_running(ring)?;
         self.printer.ready()
     }
 
@@ -222,6 +227,36 @@ impl Agent {
             // The loop is gone: so is the use of this.
             let _unused = news.blocking_send(News::Clients(Arc::new(configured)));
         });
+    }
+
+    /// Finds candidates among the processes that run already. Those that are born meanwhile are either
+    /// children of a tracked process, which the fork program sees, or found by the next look.
+    fn find_running(&mut self, ring: &mut RingBuf<MapData>) -> Result<()> {
+        for _ in 0..ROUNDS {
+            let seen = running::scan();
+            // What the programs found meanwhile comes first: a process may belong to it.
+            while self.take(ring)? {}
+            let plan = running::plan(&seen, &self.kernel.known(), std::process::id(), now_ns());
+            if plan.is_empty() {
+                return Ok(());
+            }
+            self.attach()?;
+            let mut missing = std::collections::HashSet::new();
+            for adopted in &plan {
+                if missing.contains(&adopted.tree) {
+                    continue;
+                }
+                if !self.kernel.adopt(adopted, now_ns())? {
+                    // Without its root there is no tree; the next look finds its members' place.
+                    missing.extend(adopted.root.then_some(adopted.tree));
+                    continue;
+                }
+                self.ingest.join(adopted.seen.stdin);
+                self.ingest.join(adopted.seen.stdout);
+                self.fact(&Fact::Existing(running::describe(adopted)))?;
+            }
+        }
+        Ok(())
     }
 
     /// Feeds records to the engine; true when there may be more.

@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    env::env_flags,
     kernel::{S_IFMT, channel_key, file_of, read},
     maps::{CHANNELS, TREES},
     path::{append_cwd, append_file},
@@ -158,6 +159,8 @@ fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u
     let arg_end: u64 = read(mm + off!(mm_arg_end));
     // SAFETY: the scratch buffer of this CPU, larger than the record and its parts.
     unsafe {
+        // First: it uses the same bytes.
+        let env = env_flags(read(mm + off!(mm_env_start)), read(mm + off!(mm_env_end)));
         let r = (&raw mut (*s).bytes).cast::<Exec>();
         header(&raw mut (*r).header, kind::EXEC, tgid, at, new_id(at, kind::EXEC), proc.tree, epoch, 0);
         (*r).parent = read(parent + off!(task_tgid));
@@ -196,6 +199,8 @@ fn emit_exec(task: usize, bprm: usize, proc: &Proc, tgid: u32, at: u64, epoch: u
         (*r).cwd_len = cwd as u32;
         (*r).script_len = script as u32;
         (*r).argv_len = argv as u32;
+        (*r).env_flags = env as u32;
+        (*r)._pad = 0;
     }
     submit(LIFECYCLE, if flags & exec_flag::NEW_TREE != 0 { 2 } else { 1 });
 }

@@ -6,6 +6,7 @@
 //! - [`track`]: is this process ours, which tree and epoch
 //! - [`record`]: assembling and submitting records, aggregation, loss counters
 //! - [`path`]: walking a dentry to its path
+//! - [`env`]: names of environment variables that inject code
 //! - [`lifecycle`]: fork, exec, exit (always attached)
 //! - [`syscall`]: the one program at every system call's exit; dispatches to
 //!   [`channel`], [`file`], [`socket`] and [`special`]
@@ -27,6 +28,7 @@
 mod kernel;
 
 mod channel;
+mod env;
 mod file;
 mod lifecycle;
 mod maps;

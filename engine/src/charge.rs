@@ -39,6 +39,9 @@ impl CallInfo {
 pub(crate) enum Base {
     Startup,
     Ambient,
+    /// A request that was in flight when the running server was found. Never certain: alone, it stands
+    /// beside ambient.
+    UnknownStart,
 }
 
 impl Base {
@@ -46,6 +49,7 @@ impl Base {
         match self {
             Self::Startup => ScopeKind::Startup,
             Self::Ambient => ScopeKind::Ambient,
+            Self::UnknownStart => ScopeKind::UnknownStart,
         }
     }
 }
@@ -75,7 +79,7 @@ impl Charge {
 
     /// The same set, with one more possibility.
     pub(crate) fn or(&self, base: Base) -> Self {
-        if self.base.is_some() {
+        if self.base.is_some() && base != Base::UnknownStart {
             return self.clone();
         }
         Self::new(Some(base), self.calls.to_vec(), self.scope.basis)
@@ -100,7 +104,7 @@ fn scope(base: Option<Base>, calls: &[Arc<CallInfo>], basis: Basis) -> Scope {
         candidates: Vec::new(),
     };
     match (base, calls) {
-        (Some(base), []) => return none(base.kind()),
+        (Some(base), []) if base != Base::UnknownStart => return none(base.kind()),
         (None, [call]) => {
             let tool = Some(call.tool.to_string());
             return Scope { tool, call: Some(call.call_ref()), ..none(ScopeKind::Call) };
@@ -108,7 +112,9 @@ fn scope(base: Option<Base>, calls: &[Arc<CallInfo>], basis: Basis) -> Scope {
         _ => {}
     }
     let mut candidates: Vec<_> = calls.iter().map(|c| Arc::clone(&c.candidate)).collect();
-    candidates.extend(base.map(|b| Arc::new(Candidate { kind: b.kind(), tool: None, call: None })));
+    let beside = (calls.is_empty()).then_some(Base::Ambient);
+    let other = |b: Base| Arc::new(Candidate { kind: b.kind(), tool: None, call: None });
+    candidates.extend(base.into_iter().chain(beside).map(other));
     let one_tool = base.is_none() && calls.windows(2).all(|w| w[0].tool == w[1].tool);
     if one_tool {
         let tool = calls.first().map(|c| c.tool.to_string());
@@ -153,6 +159,20 @@ mod tests {
         let c = Charge::new(None, vec![call(1, "a"), call(2, "a")], Basis::Window);
         assert_eq!((c.scope.kind, c.scope.certainty), (ScopeKind::Call, Certainty::CertainTool));
         assert_eq!((c.scope.tool.as_deref(), &c.scope.call), (Some("a"), &None));
+        assert!(c.certain_call().is_none());
+    }
+
+    #[test]
+    fn what_may_have_been_in_flight_unseen_is_never_certain() {
+        let alone = Charge::new(Some(Base::UnknownStart), vec![], Basis::Window);
+        let ambient = Charge::new(Some(Base::Ambient), vec![], Basis::Window).or(Base::UnknownStart);
+        let kinds = |c: &Charge| c.scope.candidates.iter().map(|c| c.kind).collect::<Vec<_>>();
+        for c in [&alone, &ambient, &alone.inherited(), &alone.or(Base::Startup)] {
+            assert_eq!((c.scope.kind, c.scope.certainty), (ScopeKind::Ambiguous, Certainty::Ambiguous));
+            assert_eq!(kinds(c), [ScopeKind::UnknownStart, ScopeKind::Ambient]);
+        }
+        let c = Charge::new(Some(Base::UnknownStart), vec![call(1, "a")], Basis::Window);
+        assert_eq!(kinds(&c), [ScopeKind::Call, ScopeKind::UnknownStart]);
         assert!(c.certain_call().is_none());
     }
 

@@ -1,6 +1,6 @@
 //! Events to effects: what is told, in words that people and machines read.
 
-use abi::{exec_flag, flag, net_op, packet, path_op};
+use abi::{env_flag, exec_flag, flag, net_op, packet, path_op};
 
 use crate::{
     output::{Effect, NetOp, PathOpKind, Source, SyscallAbi},
@@ -59,6 +59,13 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
             script: (exec.flags & exec_flag::SHEBANG != 0).then(|| text::lossy(script)),
             memfd: exec.flags & exec_flag::MEMFD != 0,
             deleted: exec.flags & exec_flag::UNLINKED != 0,
+            env: env_flag::NAMES
+                .iter()
+                .enumerate()
+                .filter(|(bit, _)| exec.env_flags >> bit & 1 != 0)
+                .map(|(_, name)| (*name).to_owned())
+                .collect(),
+            env_truncated: exec.env_flags & env_flag::CUT != 0,
         },
         Event::Exit(e) => {
             let signal = e.status & 0x7f;

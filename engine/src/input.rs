@@ -46,9 +46,15 @@ pub enum Fact {
         host: String,
         /// Show argument values.
         include_arguments: bool,
+        /// How long a request may still be worked on that was in flight when a running server was
+        /// found, ns.
+        #[serde(default = "in_flight_ns")]
+        in_flight_ns: u64,
     },
     /// Who a server is.
     Identity(Identity),
+    /// A process that runs already, and is tracked from now on.
+    Existing(Existing),
     /// The syscall hooks are attached from now on: what happened before was not seen.
     Attached,
     /// The syscall hooks are detached from now on.
@@ -91,6 +97,45 @@ pub enum Fact {
     Coverage(Coverage),
     /// The agent stops: tell what is known of everything under way.
     Stop,
+}
+
+fn in_flight_ns() -> u64 {
+    IN_FLIGHT_NS
+}
+
+/// Default of [`Fact::Start::in_flight_ns`].
+pub const IN_FLIGHT_NS: u64 = 300_000_000_000;
+
+/// A process that ran before it was tracked, as `/proc` shows it. Parents come before their children.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Existing {
+    /// Tree that it belongs to.
+    pub tree: u64,
+    /// It is the first process of that tree.
+    pub root: bool,
+    /// Tree that this tree was born in; on the root only.
+    pub parent_tree: Option<u64>,
+    /// Process.
+    pub tgid: u32,
+    /// Its parent.
+    pub parent: u32,
+    /// Its start, ns since boot, to a clock tick (10 ms).
+    pub start_ns: u64,
+    /// Channel key of descriptor 0, 0 if none.
+    pub stdin: u64,
+    /// Channel key of descriptor 1, 0 if none.
+    pub stdout: u64,
+    /// Real user id.
+    pub uid: u32,
+    /// Login user id, if set.
+    pub login_uid: Option<u32>,
+    /// Executable.
+    pub exe: Option<String>,
+    /// Command line, secrets masked.
+    pub argv: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
 }
 
 /// Who a server is, as far as the system tells. Names are claims, the digest is not.

@@ -144,6 +144,8 @@ pub enum ScopeKind {
     Ambient,
     /// Several possibilities.
     Ambiguous,
+    /// Only as a candidate: a request that was in flight when the running server was found.
+    UnknownStart,
 }
 
 /// How sure a scope is.
@@ -180,7 +182,7 @@ pub struct CallRef {
 /// One possibility.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
-    /// Startup, call, or ambient.
+    /// Startup, call, ambient, or unknown start.
     pub kind: ScopeKind,
     /// Tool of a call.
     pub tool: Option<String>,
@@ -262,6 +264,9 @@ pub struct Startup {
     pub partial: bool,
     /// Milliseconds that were missed.
     pub gap_ms: f64,
+    /// It ran already when it was found: requests may have been in flight that nobody saw.
+    #[serde(default)]
+    pub pre_existing: bool,
 }
 
 /// State of a server's channel.
@@ -456,6 +461,13 @@ pub enum Effect {
         memfd: bool,
         /// The file has no name.
         deleted: bool,
+        /// Environment variables that it was started with and that make programs load or run foreign
+        /// code (`LD_PRELOAD` and its like): their names.
+        #[serde(default)]
+        env: Vec<String>,
+        /// Not all of the environment was looked at.
+        #[serde(default)]
+        env_truncated: bool,
     },
     /// A process ended.
     Exit {

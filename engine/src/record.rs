@@ -3,10 +3,13 @@
 
 use abi::{
     ABI, Blind, Chunk, Exec, Exit, Flow, Fork, Header, Net, Open, Packet, PathOp, Special, Syscall, Unix,
-    Uring, kind,
+    Uring, env_flag, kind,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+/// The version before; recordings hold it. Only exec records differ.
+pub(crate) const ABI_2: u16 = 2;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -64,6 +67,17 @@ fn part<'a>(rest: &mut &'a [u8], len: u32) -> Result<&'a [u8], DecodeError> {
     Ok(head)
 }
 
+/// An exec record of version 2 ends before the environment: what was not looked at is said to be cut.
+fn exec_2(bytes: &[u8]) -> Result<(Exec, &[u8]), DecodeError> {
+    const OLD: usize = core::mem::offset_of!(Exec, env_flags);
+    let (old, rest) = bytes.split_at_checked(OLD).ok_or(DecodeError::Short)?;
+    let mut fixed = [0; size_of::<Exec>()];
+    fixed[..OLD].copy_from_slice(old);
+    let (mut exec, _) = split::<Exec>(&fixed)?;
+    exec.env_flags = env_flag::CUT;
+    Ok((exec, rest))
+}
+
 /// Kind of a record, for callers that need to look before they decode.
 pub fn kind_of(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_le_bytes([*bytes.get(2)?, *bytes.get(3)?]))
@@ -75,13 +89,13 @@ pub fn kind_of(bytes: &[u8]) -> Option<u16> {
 /// When the bytes are too few, or of another kind or version than this program knows.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     let (header, _) = split::<Header>(bytes)?;
-    if header.abi != ABI {
+    if header.abi != ABI && header.abi != ABI_2 {
         return Err(DecodeError::Abi { got: header.abi });
     }
     let event = match header.kind {
         kind::FORK => Event::Fork(split(bytes)?.0),
         kind::EXEC => {
-            let (exec, mut rest) = split::<Exec>(bytes)?;
+            let (exec, mut rest) = if header.abi == ABI_2 { exec_2(bytes)? } else { split::<Exec>(bytes)? };
             Event::Exec {
                 path: part(&mut rest, exec.path_len)?,
                 cwd: part(&mut rest, exec.cwd_len)?,

@@ -17,6 +17,8 @@ use crate::input::{Digest, Fact, Input};
 const MAGIC: &[u8; 6] = b"TWREC\n";
 /// Version of the format; it also changes whenever `abi::ABI` does.
 pub const VERSION: u16 = 2 << 8 | abi::ABI;
+/// The version before, which is read as well.
+const VERSION_2: u16 = 2 << 8 | crate::record::ABI_2;
 /// A frame is never longer: a record is at most 20 KiB, a fact a few.
 const FRAME: usize = 1 << 20;
 const HEAD: usize = 13;
@@ -112,7 +114,7 @@ impl<'a> Reader<'a> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(RecordingError::Magic)?;
         let version = rest.get(..2).ok_or(RecordingError::Cut { at: 0 })?;
         let got = u16::from_le_bytes([version[0], version[1]]);
-        if got != VERSION {
+        if got != VERSION && got != VERSION_2 {
             return Err(RecordingError::Version { got });
         }
         Ok(Self { bytes, at: MAGIC.len() + 2, digests: Vec::new(), fact: Fact::Detached })

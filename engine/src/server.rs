@@ -78,6 +78,10 @@ pub(crate) struct Server {
     startup: bool,
     heard_request: bool,
     blur_until: u64,
+    /// Until then a request may be worked on that was in flight when the running server was found.
+    unseen_until: u64,
+    /// It ran already when it was found.
+    was_running: bool,
     window: Option<(u64, Charge)>,
     pub(crate) proof: Option<Proof>,
     /// Highest resident set known of the reader.
@@ -107,12 +111,22 @@ impl Server {
             startup: true,
             heard_request: false,
             blur_until: 0,
+            unseen_until: 0,
+            was_running: false,
             window: None,
             proof: None,
             peak_rss: 0,
             names: HashMap::new(),
             questions: VecDeque::new(),
         }
+    }
+
+    /// It ran before it was found: until this time, requests may be in flight that nobody saw.
+    pub(crate) fn was_running(&mut self, unseen_until: u64) {
+        self.was_running = true;
+        self.startup = false;
+        self.unseen_until = unseen_until;
+        self.window = None;
     }
 
     /// What an effect at this time may belong to.
@@ -131,6 +145,7 @@ impl Server {
         self.others.retain(|o| now < o.until);
         self.others.iter().for_each(|o| bound(o.until));
         bound(self.blur_until);
+        bound(self.unseen_until);
         let mut calls: Vec<Arc<CallInfo>> = Vec::new();
         for call in self.calls.iter().filter(|c| c.is_candidate(now)) {
             if let Stage::Settling { until } | Stage::Cancelled { until } = call.stage {
@@ -141,7 +156,9 @@ impl Server {
         if self.startup && self.heard_request && self.others.is_empty() {
             self.startup = false;
         }
-        let base = if calls.is_empty() {
+        let base = if now < self.unseen_until {
+            Some(Base::UnknownStart)
+        } else if calls.is_empty() {
             Some(if self.startup { Base::Startup } else { Base::Ambient })
         } else if now < self.blur_until {
             Some(Base::Ambient)
@@ -163,6 +180,11 @@ impl Server {
     pub(crate) fn on_request(&mut self, heard: Heard, settle_ns: u64) -> Option<Call> {
         let Heard { message: m, at, tgid, cpu_ns } = heard;
         self.window = None;
+        if self.was_running && !self.heard_request && m.method.as_deref() == Some("initialize") {
+            // The first message of a session: nothing was in flight before.
+            self.unseen_until = 0;
+            self.startup = true;
+        }
         self.heard_request |= m.method.is_some();
         if self.protocol.is_none() {
             self.protocol = m.protocol.as_deref().map(Into::into);
@@ -265,6 +287,9 @@ impl Server {
             call.stage = Stage::Settling { until: at.saturating_add(settle_ns) };
         } else if let Some(other) = self.others.iter_mut().find(|o| o.id == *id && o.until == u64::MAX) {
             other.until = at.saturating_add(settle_ns);
+        } else if self.was_running {
+            // Nobody saw it asked: what was done for it settles.
+            self.unseen_until = self.unseen_until.max(at.saturating_add(settle_ns));
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Tree {
     pub(crate) began_ns: u64,
     /// When the syscall hooks were attached, if that was later.
     pub(crate) gap_ns: u64,
+    /// It ran already when it was found.
+    pub(crate) pre_existing: bool,
     /// Processes alive.
     pub(crate) alive: u32,
     /// When the last of them ended, and whether the kernel's counts up to then are in.
@@ -61,8 +63,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Makes it a server.
-    pub(crate) fn promote(&mut self, reader: u32, now: u64) {
+    /// Makes it a server. `in_flight_ns`: see [`crate::input::Fact::Start`].
+    pub(crate) fn promote(&mut self, reader: u32, now: u64, in_flight_ns: u64) {
         let name = self.argv.first().map_or("unknown", |a| text::file_name(a)).to_owned();
         let shown = ServerRef { id: format!("{:x}", self.id), name };
         let context = Context {
@@ -71,7 +73,11 @@ impl Tree {
             client: None,
             project: (!self.cwd.is_empty()).then(|| self.cwd.clone()),
         };
-        self.server = Some(Box::new(Server::new(shown, context, reader, now)));
+        let mut server = Server::new(shown, context, reader, now);
+        if self.pre_existing {
+            server.was_running(self.began_ns.saturating_add(in_flight_ns));
+        }
+        self.server = Some(Box::new(server));
     }
 
     /// A line about the server itself.
@@ -97,7 +103,11 @@ impl Tree {
             entry: identity.entry,
             digest: identity.digest,
             protocol: server.protocol.clone(),
-            startup: Startup { partial: self.gap_ns > 0, gap_ms: self.gap_ns as f64 / 1e6 },
+            startup: Startup {
+                partial: self.gap_ns > 0,
+                gap_ms: self.gap_ns as f64 / 1e6,
+                pre_existing: self.pre_existing,
+            },
             channel: server.channel,
         })
     }

@@ -24,6 +24,8 @@ use zerocopy::IntoBytes as _;
 
 pub(crate) use counts::Counts;
 
+use crate::running::{self, Adopted, Known, Seen};
+
 /// The programs, built by build.rs.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/toolwarden-bpf.o"));
 
@@ -150,6 +152,54 @@ impl Kernel {
     pub(crate) fn forget(&mut self, tree: u64) {
         // It may be gone already.
         let _gone = self.trees.remove(&tree);
+    }
+
+    /// What is tracked now.
+    pub(crate) fn known(&self) -> Known {
+        let procs = self.procs.iter().filter_map(Result::ok);
+        let own = procs.filter(|(_, p)| p.flags & abi::proc_flag::CLIENT == 0);
+        Known {
+            procs: own.map(|(pid, p)| (pid, (p.tree, p.stdin, p.stdout))).collect(),
+            trees: self
+                .trees
+                .iter()
+                .filter_map(Result::ok)
+                .map(|(id, t)| (id, (t.request, t.reply)))
+                .collect(),
+        }
+    }
+
+    /// Tracks a process that ran before. False when it has ended, or was found otherwise meanwhile.
+    pub(crate) fn adopt(&mut self, a: &Adopted, now_ns: u64) -> Result<bool> {
+        const NOEXIST: u64 = 1;
+        let Seen { pid, parent: _, start_ns, stdin, stdout } = a.seen;
+        if a.root {
+            let parent = a.parent_tree.unwrap_or(0);
+            let tree = Tree { epoch: 0, since_ns: now_ns, request: stdin, reply: stdout, parent };
+            if let Err(e) = self.trees.insert(a.tree, tree, NOEXIST) {
+                tracing::warn!(pid, "a process that runs already cannot be watched: {e}");
+                return Ok(false);
+            }
+            for channel in [stdin, stdout] {
+                // It may be there already: another tree shares it.
+                let _there = self.channels.insert(channel, Channel::default(), NOEXIST);
+            }
+        }
+        let proc = Proc { tree: a.tree, start_ns, stdin, stdout, flags: 0 };
+        // An exec that makes a tree of its own may come in between: then the process is there.
+        let mut tracked = self.procs.insert(pid, proc, NOEXIST).is_ok();
+        if tracked {
+            hooks::admit(&mut self.ebpf, pid)?;
+            if !running::is_alive(&a.seen) {
+                // It ended unseen. Its byte of the filter is cleared by whoever has its number next.
+                let _gone = self.procs.remove(&pid);
+                tracked = false;
+            }
+        }
+        if !tracked && a.root {
+            let _gone = self.trees.remove(&a.tree);
+        }
+        Ok(tracked)
     }
 
     /// Sets how much of a channel is captured.

@@ -193,6 +193,7 @@ fn scope_text(scope: &Scope, outlived: bool) -> String {
     match scope.kind {
         ScopeKind::Startup => "startup".into(),
         ScopeKind::Ambient => "no call running".into(),
+        ScopeKind::UnknownStart => "a request that nobody saw".into(),
         ScopeKind::Call => match &scope.call {
             Some(call) if outlived => format!("after {} #{}", tool(&scope.tool), call.number),
             Some(call) => format!("{} #{}", tool(&scope.tool), call.number),
@@ -205,6 +206,7 @@ fn scope_text(scope: &Scope, outlived: bool) -> String {
                 .map(|c| match (&c.call, c.kind) {
                     (Some(call), _) => format!("{} #{}", tool(&c.tool), call.number),
                     (None, ScopeKind::Startup) => "startup".into(),
+                    (None, ScopeKind::UnknownStart) => "a request that nobody saw".into(),
                     (None, _) => "no call".into(),
                 })
                 .collect();
@@ -217,14 +219,15 @@ fn scope_text(scope: &Scope, outlived: bool) -> String {
 fn describe(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Fork { .. } | Effect::Exit { .. } | Effect::Syscall { .. } => return None,
-        Effect::Exec { path, argv, script, memfd, deleted, .. } => {
+        Effect::Exec { path, argv, script, memfd, deleted, env, .. } => {
             let mark = match (memfd, deleted) {
                 (true, _) => " (from memory)",
                 (false, true) => " (deleted file)",
                 _ => "",
             };
             let script = script.as_deref().map(|s| format!(" for {}", safe(s))).unwrap_or_default();
-            format!("exec   {}{mark}{script}  {}", safe(path), safe(&argv.join(" ")))
+            let env = if env.is_empty() { String::new() } else { format!("  [{} set]", env.join(", ")) };
+            format!("exec   {}{mark}{script}  {}{env}", safe(path), safe(&argv.join(" ")))
         }
         Effect::Open { path, write, create, truncate, .. } => {
             let what = match (write, create, truncate) {

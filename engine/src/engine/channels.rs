@@ -134,6 +134,10 @@ impl Engine {
                     }
                 }
                 (_, Some(_)) => {}
+                // Of a server that ran before: the rest of a line that began before it was found, or the
+                // client's answer to a request of the server. Neither decides.
+                (Frame::Message(m), None)
+                    if tree.pre_existing && (m.cut || m.is_reply() && m.hints.jsonrpc) => {}
                 (_, None) => {
                     self.dismiss(id, out);
                     return;
@@ -146,7 +150,8 @@ impl Engine {
         let Some(tree) = self.trees.get_mut(&id) else {
             return;
         };
-        tree.promote(tgid, at);
+        tree.promote(tgid, at, self.in_flight_ns);
+        let others = if tree.pre_existing { Base::UnknownStart } else { Base::Startup };
         for channel in [tree.request.channel, tree.reply.channel] {
             out.push(Output::Request(Request::Channel { channel, mode: channel_mode::FOLLOWED }));
         }
@@ -155,7 +160,7 @@ impl Engine {
         out.push(Output::Request(Request::Measure { tgid }));
         // Its processes are its own now, not those of the server that it was started by.
         for (pid, p) in self.procs.iter_mut().filter(|(_, p)| p.tree == id) {
-            p.birth = if *pid == tgid { Birth::Window } else { Birth::Worker(Base::Startup) };
+            p.birth = if *pid == tgid { Birth::Window } else { Birth::Worker(others) };
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Engine, IDENTITY_NS, QUIET_NS,
+    EXISTING_QUIET_NS, Engine, IDENTITY_NS, QUIET_NS,
     lines::{announce, emit, finish},
 };
 use crate::{
@@ -96,7 +96,8 @@ impl Engine {
                 continue;
             };
             let Some(server) = &mut tree.server else {
-                if !tree.dismissed && tree.request.next == 0 && now.saturating_sub(tree.began_ns) > QUIET_NS {
+                let patience = if tree.pre_existing { EXISTING_QUIET_NS } else { QUIET_NS };
+                if !tree.dismissed && tree.request.next == 0 && now.saturating_sub(tree.began_ns) > patience {
                     quiet.push(id);
                 }
                 continue;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     charge::{Base, Charge},
     effect,
-    input::Digest,
+    input::{Digest, Existing},
     output::{Basis, Effect, EffectLine, Line, Output, Process},
     record::{Event, Record},
     text,
@@ -114,6 +114,7 @@ impl Engine {
                 began_ns: h.at_ns,
                 // Not attached yet, or because of this very exec.
                 gap_ns: self.attached_ns.map_or(u64::MAX, |attached| attached.saturating_sub(h.at_ns)),
+                pre_existing: false,
                 alive: 0,
                 dismissed: false,
                 ended_ns: None,
@@ -135,6 +136,45 @@ impl Engine {
         }
         let charge = self.charge(h.tgid, h.tree, h.at_ns);
         self.tell(record, charge, out);
+    }
+
+    /// A process that ran before it was tracked. What it was born for is not known, and stays so unless
+    /// it turns out to be the one that reads the channel.
+    pub(super) fn on_existing(&mut self, e: &Existing) {
+        if e.root && !self.trees.contains_key(&e.tree) {
+            let mut tree = Tree {
+                id: e.tree,
+                parent: e.parent_tree.filter(|t| self.trees.contains_key(t)),
+                root: e.tgid,
+                client: e.parent,
+                uid: e.uid,
+                login_uid: e.login_uid.unwrap_or(u32::MAX),
+                cwd: e.cwd.clone(),
+                argv: e.argv.clone(),
+                request: Stream::new(e.stdin, self.include_arguments),
+                reply: Stream::new(e.stdout, false),
+                proof: Stream::new(e.stdin, false),
+                began_ns: self.now_ns,
+                gap_ns: self.now_ns.saturating_sub(e.start_ns).max(1),
+                pre_existing: true,
+                alive: 0,
+                dismissed: false,
+                ended_ns: None,
+                counted: false,
+                held: Vec::new(),
+                overflow: 0,
+                server: None,
+            };
+            // The first bytes may be the rest of a line: framed like the bytes after a gap.
+            for stream in [&mut tree.request, &mut tree.reply] {
+                stream.framer.gap(0, &mut Vec::new());
+            }
+            self.trees.insert(e.tree, tree);
+        }
+        if self.trees.contains_key(&e.tree) {
+            let shown = Arc::new(Process { pid: e.tgid, start_ns: e.start_ns, exe: e.exe.clone() });
+            self.put(e.tgid, Proc { tree: e.tree, birth: Birth::Worker(Base::UnknownStart), shown });
+        }
     }
 
     /// A process left a tree; the last one ends it.
@@ -180,17 +220,22 @@ impl Engine {
     pub(super) fn charge(&mut self, tgid: u32, tree: u64, at: u64) -> Charge {
         // A process whose birth was lost, or that is gone while its packets still travel, may belong to
         // any of its tree's calls, or to none.
-        let birth = self.procs.get(&tgid).map_or(Birth::Worker(Base::Ambient), |p| p.birth.clone());
-        if let Birth::Lineage(charge) = birth {
+        let birth = self.procs.get(&tgid).map(|p| p.birth.clone());
+        if let Some(Birth::Lineage(charge)) = birth {
             return charge;
         }
-        let server =
-            self.home(tree).and_then(|home| self.trees.get_mut(&home)).and_then(|t| t.server.as_mut());
-        let window = match server {
+        let home = self.home(tree).and_then(|home| self.trees.get_mut(&home));
+        let running = home.as_ref().is_some_and(|t| t.pre_existing);
+        let window = match home.and_then(|t| t.server.as_mut()) {
             Some(server) => server.window(at),
-            None => Charge::new(Some(Base::Startup), Vec::new(), Basis::Window),
+            None => {
+                let base = if running { Base::UnknownStart } else { Base::Startup };
+                Charge::new(Some(base), Vec::new(), Basis::Window)
+            }
         };
-        match birth {
+        let lost = if running { Base::UnknownStart } else { Base::Ambient };
+        match birth.unwrap_or(Birth::Worker(lost)) {
+            Birth::Worker(Base::UnknownStart) => window.or(Base::UnknownStart),
             Birth::Worker(base) if !window.calls.is_empty() => window.or(base),
             _ => window,
         }

@@ -27,6 +27,8 @@ use crate::{
 
 /// A candidate that reads nothing for this long is let go: it costs every process of the host.
 const QUIET_NS: u64 = 60_000_000_000;
+/// A client talks to a server that it has just started; one that runs already may wait for longer.
+const EXISTING_QUIET_NS: u64 = 600_000_000_000;
 /// A server is announced without its identity after this long.
 const IDENTITY_NS: u64 = 500_000_000;
 /// Records announced this long before a drain may still be counted after it.
@@ -73,6 +75,7 @@ pub struct Engine {
     utc_minus_boot_ns: i64,
     settle_ns: u64,
     include_arguments: bool,
+    in_flight_ns: u64,
     attached_ns: Option<u64>,
     procs: HashMap<u32, Proc>,
     /// In order of age, so that the same inputs give the same outputs.
@@ -123,12 +126,14 @@ impl Engine {
 
     fn on_fact(&mut self, fact: &Fact, out: &mut Vec<Output>) {
         match fact {
-            Fact::Start { utc_minus_boot_ns, settle_ns, include_arguments, host: _ } => {
+            Fact::Start { utc_minus_boot_ns, settle_ns, include_arguments, in_flight_ns, host: _ } => {
+                self.in_flight_ns = *in_flight_ns;
                 self.utc_minus_boot_ns = *utc_minus_boot_ns;
                 self.settle_ns = *settle_ns;
                 self.include_arguments = *include_arguments;
             }
             Fact::Identity(identity) => self.on_identity(identity, out),
+            Fact::Existing(process) => self.on_existing(process),
             Fact::Attached => {
                 self.attached_ns = Some(self.now_ns);
                 for tree in self.trees.values_mut().filter(|t| t.gap_ns == u64::MAX) {

@@ -51,10 +51,45 @@ impl World {
             settle_ns: 20 * MS,
             host: "h".into(),
             include_arguments: false,
+            in_flight_ns: engine::input::IN_FLIGHT_NS,
         });
         before_exec(&mut w);
         w.exec(ROOT, TREE, STDIN, STDOUT, exec_flag::NEW_TREE, "srv/bin/");
         w
+    }
+
+    /// A process as in [`Self::candidate`] that ran for two seconds when it was found.
+    pub fn running() -> Self {
+        let mut w = Self { now: 3000 * MS, ..Self::default() };
+        w.fact(&Fact::Start {
+            utc_minus_boot_ns: 0,
+            settle_ns: 20 * MS,
+            host: "h".into(),
+            include_arguments: false,
+            in_flight_ns: 60_000 * MS,
+        });
+        w.fact(&Fact::Attached);
+        w.exists(ROOT, 1, true);
+        w
+    }
+
+    /// A process of the tree that ran before it was found.
+    pub fn exists(&mut self, tgid: u32, parent: u32, root: bool) {
+        let process = engine::input::Existing {
+            tree: TREE,
+            root,
+            tgid,
+            parent,
+            start_ns: 1000 * MS,
+            stdin: STDIN,
+            stdout: STDOUT,
+            uid: 1000,
+            exe: Some("/bin/srv".into()),
+            argv: vec!["srv".into()],
+            cwd: "/".into(),
+            ..Default::default()
+        };
+        self.fact(&Fact::Existing(process));
     }
 
     /// The same, after `initialize` was answered and has settled.
@@ -62,11 +97,16 @@ impl World {
         let mut w = Self::candidate();
         w.ask(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#);
         w.answer(r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"s","version":"1"}}}"#);
-        let identity =
-            engine::input::Identity { tree: TREE, tgid: ROOT, name: "srv".into(), ..Default::default() };
-        w.fact(&Fact::Identity(identity));
+        w.identify();
         w.wait(100);
         w
+    }
+
+    /// It is known now who the server is: lines go out.
+    pub fn identify(&mut self) {
+        let identity =
+            engine::input::Identity { tree: TREE, tgid: ROOT, name: "srv".into(), ..Default::default() };
+        self.fact(&Fact::Identity(identity));
     }
 
     pub fn header(&mut self, kind: u16, tgid: u32, tree: u64) -> Header {

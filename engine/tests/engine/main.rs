@@ -5,4 +5,5 @@ mod attribution;
 mod common;
 mod golden;
 mod properties;
+mod running;
 mod schema;

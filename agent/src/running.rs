@@ -1,0 +1,222 @@
+//! Processes that ran before the agent: which of them may be MCP servers, and what belongs to them.
+//!
+//! [`scan`] reads `/proc`, [`plan`] decides by the rules of the exec program (`ebpf/src/lifecycle.rs`) and
+//! touches nothing, [`describe`] reads what only the engine needs.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use engine::{input::Existing, privacy::redact_argv};
+
+/// Longest command line that is kept: as much as the exec program captures.
+const ARGV: usize = 4096;
+/// Processes looked at.
+const PROCESSES: usize = 65536;
+
+/// A process as the first look shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    pub(crate) start_ns: u64,
+    /// Channel keys of descriptors 0 and 1, 0 where there is none.
+    pub(crate) stdin: u64,
+    pub(crate) stdout: u64,
+}
+
+/// What the kernel maps hold: processes (tree, stdin, stdout), and trees (request, reply).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) procs: HashMap<u32, (u64, u64, u64)>,
+    pub(crate) trees: HashMap<u64, (u64, u64)>,
+}
+
+/// A process that is to be tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Adopted {
+    pub(crate) seen: Seen,
+    pub(crate) tree: u64,
+    pub(crate) root: bool,
+    pub(crate) parent_tree: Option<u64>,
+}
+
+/// Inodes of the unix stream sockets of each network namespace.
+#[derive(Default)]
+struct Sockets(HashMap<PathBuf, HashSet<u64>>);
+
+impl Sockets {
+    fn has(&mut self, dir: &Path, inode: u64) -> bool {
+        let Ok(namespace) = fs::read_link(dir.join("ns/net")) else {
+            return false;
+        };
+        let read = || {
+            // Num RefCount Protocol Flags Type St Inode Path
+            let text = fs::read(dir.join("net/unix")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let inode = |line: &str| {
+                let mut words = line.split_whitespace();
+                let stream = words.nth(4)? == "0001";
+                let inode = words.nth(1)?.parse().ok()?;
+                stream.then_some(inode)
+            };
+            text.lines().skip(1).filter_map(inode).collect()
+        };
+        self.0.entry(namespace).or_insert_with(read).contains(&inode)
+    }
+}
+
+/// Channel key of a descriptor, as the kernel programs make it.
+fn key(dir: &Path, fd: u32, sockets: &mut Sockets) -> u64 {
+    let Ok(file) = fs::metadata(dir.join(format!("fd/{fd}"))) else {
+        return 0;
+    };
+    match file.mode() & libc::S_IFMT {
+        libc::S_IFIFO => file.ino(),
+        libc::S_IFSOCK if sockets.has(dir, file.ino()) => file.ino() | 1 << 63,
+        _ => 0,
+    }
+}
+
+/// Parent and start of a process; `None` when it is gone or has ended.
+fn stat(dir: &Path) -> Option<(u32, u64)> {
+    let text = fs::read(dir.join("stat")).ok()?;
+    // The name stands in parentheses and may hold anything.
+    let end = text.iter().rposition(|b| *b == b')')?;
+    let text = String::from_utf8_lossy(text.get(end + 1..)?).into_owned();
+    let mut words = text.split_whitespace();
+    if matches!(words.next()?, "Z" | "X") {
+        return None;
+    }
+    let parent = words.next()?.parse().ok()?;
+    let ticks: u64 = words.nth(17)?.parse().ok()?;
+    // USER_HZ is 100 on every x86-64 kernel.
+    Some((parent, ticks * 10_000_000))
+}
+
+/// Whether the process is still the one that was seen.
+pub(crate) fn is_alive(seen: &Seen) -> bool {
+    stat(&PathBuf::from(format!("/proc/{}", seen.pid))).is_some_and(|(_, start)| start == seen.start_ns)
+}
+
+/// All processes.
+pub(crate) fn scan() -> Vec<Seen> {
+    let mut sockets = Sockets::default();
+    let mut seen = Vec::new();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return seen;
+    };
+    for entry in entries.flatten().take(PROCESSES) {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let dir = entry.path();
+        if let Some((parent, start_ns)) = stat(&dir) {
+            let (stdin, stdout) = (key(&dir, 0, &mut sockets), key(&dir, 1, &mut sockets));
+            seen.push(Seen { pid, parent, start_ns, stdin, stdout });
+        }
+    }
+    seen
+}
+
+/// Which processes are to be tracked that are not yet, parents first. `own`: the agent, which is never
+/// tracked; what it was started by is not a server either, and begins no tree.
+pub(crate) fn plan(seen: &[Seen], known: &Known, own: u32, now_ns: u64) -> Vec<Adopted> {
+    let by_pid: HashMap<u32, &Seen> = seen.iter().map(|s| (s.pid, s)).collect();
+    let mut above = HashSet::from([own]);
+    let mut at = own;
+    while let Some(s) = by_pid.get(&at)
+        && above.insert(s.parent)
+    {
+        at = s.parent;
+    }
+    let mut children: HashMap<u32, Vec<&Seen>> = HashMap::new();
+    let mut open: Vec<&Seen> = Vec::new();
+    for s in seen {
+        match by_pid.contains_key(&s.parent) {
+            true => children.entry(s.parent).or_default().push(s),
+            false => open.push(s),
+        }
+    }
+    // The last one is taken first: the eldest.
+    let age = |s: &&Seen| std::cmp::Reverse((s.start_ns, s.pid));
+    open.sort_by_key(age);
+    children.values_mut().for_each(|c| c.sort_by_key(age));
+    let mut trees = known.trees.clone();
+    let mut places: HashMap<u32, (u64, u64, u64)> = HashMap::new();
+    let mut plan = Vec::new();
+    while let Some(s) = open.pop() {
+        open.extend(children.remove(&s.pid).unwrap_or_default());
+        if let Some(place) = known.procs.get(&s.pid) {
+            places.insert(s.pid, *place);
+            continue;
+        }
+        if above.contains(&s.pid) {
+            continue;
+        }
+        let around = places.get(&s.parent).filter(|(tree, ..)| trees.contains_key(tree)).copied();
+        let both = s.stdin != 0 && s.stdout != 0;
+        let (tree, new) = match around {
+            Some((tree, stdin, stdout)) => {
+                let request = trees.get(&tree).map_or(0, |t| t.0);
+                let shared = s.stdin == request || (s.stdin, s.stdout) == (stdin, stdout);
+                (tree, both && !shared)
+            }
+            None if !both => continue,
+            // Its launcher is gone, and another process of the same chain came first.
+            None => match trees.iter().filter(|(_, t)| **t == (s.stdin, s.stdout)).map(|(id, _)| *id).min() {
+                Some(tree) => (tree, false),
+                None => (0, true),
+            },
+        };
+        let parent_tree = around.map(|(tree, ..)| tree).filter(|_| new);
+        let tree = if new { now_ns & !0x3f_ffff | u64::from(s.pid & 0x3f_ffff) } else { tree };
+        if new {
+            trees.insert(tree, (s.stdin, s.stdout));
+        }
+        places.insert(s.pid, (tree, s.stdin, s.stdout));
+        plan.push(Adopted { seen: *s, tree, root: new, parent_tree });
+    }
+    plan
+}
+
+/// What the engine is told about a process.
+pub(crate) fn describe(a: &Adopted) -> Existing {
+    let dir = PathBuf::from(format!("/proc/{}", a.seen.pid));
+    let link = |name: &str| {
+        let path = fs::read_link(dir.join(name)).ok()?;
+        Some(String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned())
+    };
+    let mut argv = fs::read(dir.join("cmdline")).unwrap_or_default();
+    argv.truncate(ARGV);
+    redact_argv(&mut argv);
+    let end = argv.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    let words = argv.get(..end).unwrap_or_default().split(|b| *b == 0);
+    let argv =
+        if end == 0 { Vec::new() } else { words.map(|w| String::from_utf8_lossy(w).into_owned()).collect() };
+    let number = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u32>().ok();
+    let status = fs::read(dir.join("status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let uid = status.lines().find_map(|l| l.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+    Existing {
+        tree: a.tree,
+        root: a.root,
+        parent_tree: a.parent_tree,
+        tgid: a.seen.pid,
+        parent: a.seen.parent,
+        start_ns: a.seen.start_ns,
+        stdin: a.seen.stdin,
+        stdout: a.seen.stdout,
+        uid: uid.unwrap_or(0),
+        login_uid: number("loginuid").filter(|uid| *uid != u32::MAX),
+        exe: link("exe"),
+        argv,
+        cwd: link("cwd").unwrap_or_default(),
+    }
+}
