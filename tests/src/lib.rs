@@ -22,6 +22,8 @@ pub mod compare;
 #[cfg(test)]
 mod compare_tests;
 pub mod corpus;
+#[cfg(test)]
+mod corpus_tests;
 pub mod raw_server;
 pub mod real;
 mod same;

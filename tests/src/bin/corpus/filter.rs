@@ -25,6 +25,8 @@ impl Own {
         match input {
             Input::Tick { .. } => true,
             Input::Fact { fact, .. } => match fact {
+                // Servers that run already are somebody else's.
+                Fact::Existing(process) => self.trees.contains(&process.tree),
                 Fact::Identity(identity) => self.trees.contains(&identity.tree),
                 Fact::Aggregate { id, .. } => self.counted.contains(id),
                 Fact::Usage { tgid, .. } => self.processes.contains(tgid),
@@ -62,7 +64,7 @@ impl Own {
     }
 }
 
-/// The same recording without what is not ours. What the agent started to warm up is not ours either.
+/// The same recording without what is not ours.
 pub(crate) fn own(bytes: &[u8], client: u32) -> Result<Vec<u8>> {
     let mut reader = Reader::new(bytes)?;
     let mut out = recording::header();
