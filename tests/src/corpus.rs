@@ -263,10 +263,13 @@ impl Replayed {
                 self.effects += 1;
                 self.ambiguous += u64::from(!effect.scope.candidates.is_empty());
                 if let Some(object) = object(&effect) {
-                    if let (Some(known), Some(call)) = (known, &effect.scope.call)
+                    // Of those that it may belong to, the latest stands for all.
+                    let candidates = effect.scope.candidates.iter().filter_map(|c| c.call.as_ref());
+                    let call = effect.scope.call.iter().chain(candidates).map(|c| c.number).max();
+                    if let (Some(known), Some(call)) = (known, call)
                         && !known.contains(&object)
                     {
-                        novel.insert((effect.server.id.clone(), call.number));
+                        novel.insert((effect.server.id.clone(), call));
                     }
                     if known.is_none() {
                         self.objects.insert(object);

@@ -25,9 +25,13 @@ mod session;
 mod tools;
 mod variants;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use e2e::corpus::{Manifest, Part, Role};
 
@@ -36,9 +40,9 @@ use crate::servers::Server;
 #[derive(Clone, Parser)]
 #[command(name = "corpus", about = "Records the corpus of the evaluation")]
 pub(crate) struct Options {
-    /// Only servers whose name holds this
-    #[arg(long)]
-    only: Option<String>,
+    /// Only these servers
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Only these parts: train, held-out, malicious
     #[arg(long, value_delimiter = ',')]
     part: Vec<String>,
@@ -46,7 +50,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Where to
-    #[arg(long)]
+    #[arg(long, overrides_with = "out")]
     out: Option<PathBuf>,
     /// Keep the agent's recordings as they were, in this directory
     #[arg(long)]
@@ -69,6 +73,9 @@ fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(Manifest::directory);
     if !options.inside {
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        if options.only.is_empty() {
+            return groups(options, &out.canonicalize()?);
+        }
         return place::enter(&out.canonicalize()?);
     }
     let began = Instant::now();
@@ -77,7 +84,7 @@ fn run(options: &Options) -> Result<()> {
     let servers = servers::all();
     let mut recorder = record::Recorder::new(options, &out)?;
     for server in &servers {
-        if options.only.as_ref().is_some_and(|only| !server.name.contains(only.as_str())) {
+        if !options.only.is_empty() && !options.only.iter().any(|only| only == server.name) {
             continue;
         }
         let role = |own| if server.last { Role::Final } else { own };
@@ -88,6 +95,35 @@ fn run(options: &Options) -> Result<()> {
     recorder.finish()?;
     println!("corpus: {:.0} s in all", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Records groups of servers side by side, and puts what they wrote together.
+fn groups(options: &Options, out: &Path) -> Result<()> {
+    let mut children = Vec::new();
+    for (n, group) in servers::GROUPS.iter().enumerate() {
+        let part = out.join(format!(".part-{n}"));
+        let mut child = Command::new(std::env::current_exe()?);
+        child.args(std::env::args_os().skip(1)).arg("--only").arg(group.join(",")).arg("--out").arg(&part);
+        children.push((part, child.spawn().context("cannot start a recorder")?));
+    }
+    let mut all = if options.part.is_empty() { Manifest::default() } else { Manifest::read(out)? };
+    let mut failed = 0;
+    for (part, mut child) in children {
+        if !child.wait()?.success() {
+            failed += 1;
+            continue;
+        }
+        let manifest = Manifest::read(&part)?;
+        for recording in manifest.recordings {
+            std::fs::rename(part.join(&recording.file), out.join(&recording.file))?;
+            all.recordings.retain(|r| r.file != recording.file);
+            all.recordings.push(recording);
+        }
+        (all.format, all.host_day) = (manifest.format, manifest.host_day);
+        std::fs::remove_dir_all(part)?;
+    }
+    ensure!(failed == 0, "{failed} recorders failed");
+    record::write(all, out)
 }
 
 /// Name of a server's file.

@@ -32,12 +32,10 @@ pub(crate) const MEMORY: Tools = &[
     ("read_graph", 3),
 ];
 pub(crate) const GIT: Tools = &[
-    ("git_status", 35),
+    ("git_status", 40),
     ("git_log", 25),
-    ("git_diff_unstaged", 15),
-    ("git_add", 8),
-    ("git_show", 12),
-    ("git_branch", 5),
+    ("git_diff_unstaged", 20),
+    ("git_show", 15),
 ];
 pub(crate) const FETCH: Tools = &[("fetch", 1)];
 pub(crate) const TIME: Tools = &[("get_current_time", 60), ("convert_time", 40)];
@@ -114,9 +112,7 @@ pub(crate) fn git(tool: &str, rng: &mut Rng, pool: Pool) -> Value {
     let repo = format!("{DATA}/git/{place}");
     match tool {
         "git_log" => json!({"repo_path": repo, "max_count": 1 + rng.below(9)}),
-        "git_add" => json!({"repo_path": repo, "files": ["README"]}),
         "git_show" => json!({"repo_path": repo, "revision": rng.pick(&["HEAD", "HEAD~1", "main"])}),
-        "git_branch" => json!({"repo_path": repo, "branch_type": "local"}),
         _ => json!({"repo_path": repo}),
     }
 }

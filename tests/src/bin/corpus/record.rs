@@ -43,7 +43,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn new(options: &Options, out: &Path) -> Result<Self> {
         let mut manifest = Manifest::read(out).unwrap_or_default();
-        if manifest.format != engine::recording::VERSION || options.only.is_none() && options.part.is_empty() {
+        if manifest.format != engine::recording::VERSION || options.only.is_empty() && options.part.is_empty() {
             manifest = Manifest::default();
         }
         manifest.format = engine::recording::VERSION;
@@ -212,25 +212,33 @@ impl Recorder {
             let (name, size) = done?;
             sizes.insert(name, size);
         }
-        self.manifest.recordings.sort_by(|a, b| (&a.server, a.part).cmp(&(&b.server, b.part)));
-        let mut text = serde_json::to_string_pretty(&self.manifest)?;
-        text.push('\n');
-        fs::write(self.out.join("manifest.json"), text)?;
-        let total: u64 = sizes.values().sum();
         for (name, size) in &sizes {
             println!("corpus: {name}: {:.2} MB", *size as f64 / 1e6);
         }
-        let recordings = &self.manifest.recordings;
-        let sum = |part: Part| -> u64 { recordings.iter().filter(|r| r.part == part).map(|r| r.calls).sum() };
-        let variants: usize = recordings.iter().map(|r| r.variants.len()).sum();
-        println!(
-            "corpus: {:.1} MB written; {} training calls, {} held-out calls, {variants} variants",
-            total as f64 / 1e6,
-            sum(Part::Train),
-            sum(Part::HeldOut)
-        );
-        Ok(())
+        write(self.manifest, &self.out)
     }
+}
+
+/// Writes the manifest, and says what it holds.
+pub(crate) fn write(mut manifest: Manifest, out: &Path) -> Result<()> {
+    manifest.recordings.sort_by(|a, b| (&a.server, a.part).cmp(&(&b.server, b.part)));
+    let mut text = serde_json::to_string_pretty(&manifest)?;
+    text.push('\n');
+    fs::write(out.join("manifest.json"), text)?;
+    let recordings = &manifest.recordings;
+    let sum = |part: Part| -> u64 { recordings.iter().filter(|r| r.part == part).map(|r| r.calls).sum() };
+    let mut total = 0;
+    for recording in recordings {
+        total += fs::metadata(out.join(&recording.file)).map_or(0, |m| m.len());
+    }
+    let variants: usize = recordings.iter().map(|r| r.variants.len()).sum();
+    println!(
+        "corpus: {:.1} MB; {} training calls, {} held-out calls, {variants} variants",
+        total as f64 / 1e6,
+        sum(Part::Train),
+        sum(Part::HeldOut)
+    );
+    Ok(())
 }
 
 fn described(

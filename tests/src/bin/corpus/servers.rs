@@ -77,6 +77,14 @@ fn pypi(
     Server { name, argv, env: Vec::new(), tools, arguments, held_out, last: false, own: false }
 }
 
+/// Which of them are recorded side by side, each group in namespaces of its own: about equally long.
+pub(crate) const GROUPS: [&[&str]; 4] = [
+    &["git", "build"],
+    &["fetch", "time"],
+    &["filesystem", "everything", "sequential-thinking", "memory", "repo"],
+    &["notes", "logs", "api", "image", "mailer", "cache", "feeds", "convert"],
+];
+
 /// All of them, those that are looked at last at the end.
 pub(crate) fn all() -> Vec<Server> {
     let mut filesystem = npm("filesystem", 4000, real_tools::FILESYSTEM, real_tools::filesystem);
@@ -84,7 +92,7 @@ pub(crate) fn all() -> Vec<Server> {
     let mut memory = npm("memory", 2000, real_tools::MEMORY, real_tools::memory);
     memory.env.push(("MEMORY_FILE_PATH", format!("{DATA}/memory/memory.json")));
     memory.last = true;
-    let mut fetch = pypi("fetch", 700, real_tools::FETCH, real_tools::fetch);
+    let mut fetch = pypi("fetch", 500, real_tools::FETCH, real_tools::fetch);
     fetch.argv.push("--allow-private-ips".into());
     let mut time = pypi("time", 1500, real_tools::TIME, real_tools::time);
     time.last = true;
@@ -92,19 +100,19 @@ pub(crate) fn all() -> Vec<Server> {
         filesystem,
         npm("everything", 4000, real_tools::EVERYTHING, real_tools::everything),
         npm("sequential-thinking", 3000, real_tools::THINKING, real_tools::thinking),
-        pypi("git", 600, real_tools::GIT, real_tools::git),
+        pypi("git", 400, real_tools::GIT, real_tools::git),
         fetch,
         own("notes", 5000, false, tools::NOTES, tools::notes),
         own("logs", 5000, false, tools::LOGS, tools::logs),
-        own("build", 700, false, tools::BUILD, tools::build),
+        own("build", 500, false, tools::BUILD, tools::build),
         own("api", 4000, false, tools::API, tools::api),
         own("image", 3000, false, tools::IMAGE, tools::image),
-        own("repo", 900, false, tools::REPO, tools::repo),
+        own("repo", 700, false, tools::REPO, tools::repo),
         own("mailer", 3000, false, tools::MAILER, tools::mailer),
         own("cache", 4000, false, tools::CACHE, tools::cache),
         memory,
         time,
         own("feeds", 3000, true, tools::FEEDS, tools::feeds),
-        own("convert", 1200, true, tools::CONVERT, tools::convert),
+        own("convert", 900, true, tools::CONVERT, tools::convert),
     ]
 }
