@@ -238,13 +238,7 @@ impl Replayed {
         Ok(replayed)
     }
 
-    fn take(
-        &mut self,
-        line: Line,
-        keep: bool,
-        known: Option<&Objects>,
-        novel: &mut BTreeSet<(String, u64)>,
-    ) {
+    fn take(&mut self, line: Line, keep: bool, known: Option<&Objects>, novel: &mut BTreeSet<(String, u64)>) {
         match line {
             Line::Server(server) => {
                 let id = &server.server.id;
@@ -330,9 +324,9 @@ impl Seen {
                 let value = serde_json::to_value(call).unwrap_or_default();
                 value[field].as_u64().is_some_and(|n| n >= *at_least)
             }),
-            Evidence::Server { event } => self.events.iter().any(|e| {
-                serde_json::to_value(e).is_ok_and(|v| v == **event)
-            }),
+            Evidence::Server { event } => {
+                self.events.iter().any(|e| serde_json::to_value(e).is_ok_and(|v| v == **event))
+            }
         }
     }
 }

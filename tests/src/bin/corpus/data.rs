@@ -10,8 +10,9 @@ use crate::{place, rng::Rng};
 /// Data of all servers.
 pub(crate) const DATA: &str = "/srv/corpus/data";
 
-const SYLLABLES: [&str; 16] =
-    ["ka", "lo", "mi", "ran", "tes", "vo", "bel", "dor", "fi", "gu", "han", "jet", "nor", "pim", "sul", "wex"];
+const SYLLABLES: [&str; 16] = [
+    "ka", "lo", "mi", "ran", "tes", "vo", "bel", "dor", "fi", "gu", "han", "jet", "nor", "pim", "sul", "wex",
+];
 
 /// A word; words of different numbers (below 4096) differ.
 fn word(n: u64) -> String {
@@ -76,8 +77,18 @@ pub(crate) fn make() -> Result<()> {
     let mut rng = Rng::new(&["data"]);
     let dir = |name: &str| Path::new(DATA).join(name);
     for name in [
-        "notes/index", "notes/export", "image/in", "image/out", "image/tmp", "cache", "mailer/sent",
-        "mailer/drafts", "feeds/cache", "convert/in", "convert/out", "memory",
+        "notes/index",
+        "notes/export",
+        "image/in",
+        "image/out",
+        "image/tmp",
+        "cache",
+        "mailer/sent",
+        "mailer/drafts",
+        "feeds/cache",
+        "convert/in",
+        "convert/out",
+        "memory",
     ] {
         fs::create_dir_all(dir(name))?;
     }

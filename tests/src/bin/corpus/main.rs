@@ -73,6 +73,12 @@ fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(Manifest::directory);
     if !options.inside {
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        let hidden = ["/srv", "/tmp", "/run"].iter().any(|dir| out.starts_with(dir));
+        ensure!(
+            !hidden,
+            "{}: the recorder has /srv, /tmp and /run of its own: write elsewhere",
+            out.display()
+        );
         if options.only.is_empty() {
             return groups(options, &out.canonicalize()?);
         }

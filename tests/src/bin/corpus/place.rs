@@ -63,7 +63,8 @@ fn instead(of: &str, text: &str) -> Result<()> {
 /// Makes the namespaces, puts the programs there, and goes on as the copy in there.
 pub(crate) fn enter(out: &Path) -> Result<()> {
     let flags = libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    sys::plain(libc::SYS_unshare, [flags as u64, 0, 0, 0]).context("cannot make namespaces: are you root?")?;
+    sys::plain(libc::SYS_unshare, [flags as u64, 0, 0, 0])
+        .context("cannot make namespaces: are you root?")?;
     run(Command::new("mount").args(["--make-rprivate", "/"]))?;
     let (own, fixture, agent) = (env::current_exe()?, program("fixture")?, agent::executable()?);
     let agent = agent.canonicalize()?;

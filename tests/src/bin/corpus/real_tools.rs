@@ -31,12 +31,8 @@ pub(crate) const MEMORY: Tools = &[
     ("delete_entities", 12),
     ("read_graph", 3),
 ];
-pub(crate) const GIT: Tools = &[
-    ("git_status", 40),
-    ("git_log", 25),
-    ("git_diff_unstaged", 20),
-    ("git_show", 15),
-];
+pub(crate) const GIT: Tools =
+    &[("git_status", 40), ("git_log", 25), ("git_diff_unstaged", 20), ("git_show", 15)];
 pub(crate) const FETCH: Tools = &[("fetch", 1)];
 pub(crate) const TIME: Tools = &[("get_current_time", 60), ("convert_time", 40)];
 
@@ -59,7 +55,8 @@ pub(crate) fn filesystem(tool: &str, rng: &mut Rng, pool: Pool) -> Value {
         }
         "create_directory" => json!({"path": format!("{dir}/{}", pool.word(rng))}),
         "read_multiple_files" => {
-            let paths: Vec<_> = (0..1 + rng.below(4)).map(|_| format!("{dir}/{}.txt", pool.file(rng))).collect();
+            let paths: Vec<_> =
+                (0..1 + rng.below(4)).map(|_| format!("{dir}/{}.txt", pool.file(rng))).collect();
             json!({"paths": paths})
         }
         // Often there is nothing to move: an error reply.
@@ -130,10 +127,28 @@ pub(crate) fn fetch(_: &str, rng: &mut Rng, pool: Pool) -> Value {
 }
 
 pub(crate) fn time(tool: &str, rng: &mut Rng, pool: Pool) -> Value {
-    let train = ["Europe/Berlin", "America/New_York", "Asia/Tokyo", "UTC", "Europe/London", "Asia/Kolkata",
-        "Africa/Cairo", "Australia/Sydney"];
-    let held = ["Europe/Paris", "America/Chicago", "Asia/Seoul", "Asia/Dubai", "Pacific/Auckland",
-        "Africa/Lagos", "America/Bogota", "Europe/Oslo", "Asia/Manila", "America/Denver"];
+    let train = [
+        "Europe/Berlin",
+        "America/New_York",
+        "Asia/Tokyo",
+        "UTC",
+        "Europe/London",
+        "Asia/Kolkata",
+        "Africa/Cairo",
+        "Australia/Sydney",
+    ];
+    let held = [
+        "Europe/Paris",
+        "America/Chicago",
+        "Asia/Seoul",
+        "Asia/Dubai",
+        "Pacific/Auckland",
+        "Africa/Lagos",
+        "America/Bogota",
+        "Europe/Oslo",
+        "Asia/Manila",
+        "America/Denver",
+    ];
     let zones: &[&str] = if pool.places == 14 { &train } else { &held };
     if rng.percent(2) {
         return json!({"timezone": "Nowhere/Never"});

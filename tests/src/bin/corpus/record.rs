@@ -43,7 +43,8 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn new(options: &Options, out: &Path) -> Result<Self> {
         let mut manifest = Manifest::read(out).unwrap_or_default();
-        if manifest.format != engine::recording::VERSION || options.only.is_empty() && options.part.is_empty() {
+        if manifest.format != engine::recording::VERSION || options.only.is_empty() && options.part.is_empty()
+        {
             manifest = Manifest::default();
         }
         manifest.format = engine::recording::VERSION;
