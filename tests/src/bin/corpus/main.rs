@@ -105,30 +105,32 @@ fn run(options: &Options) -> Result<()> {
 
 /// Records groups of servers side by side, and puts what they wrote together.
 fn groups(options: &Options, out: &Path) -> Result<()> {
-    let mut children = Vec::new();
-    for (n, group) in servers::GROUPS.iter().enumerate() {
-        let part = out.join(format!(".part-{n}"));
-        let mut child = Command::new(std::env::current_exe()?);
-        child.args(std::env::args_os().skip(1)).arg("--only").arg(group.join(",")).arg("--out").arg(&part);
-        children.push((part, child.spawn().context("cannot start a recorder")?));
-    }
     let mut all = if options.part.is_empty() { Manifest::default() } else { Manifest::read(out)? };
-    let mut failed = 0;
-    for (part, mut child) in children {
-        if !child.wait()?.success() {
-            failed += 1;
-            continue;
+    for stage in [&servers::GROUPS[..], &[servers::FLOODS]] {
+        let mut children = Vec::new();
+        for (n, group) in stage.iter().enumerate() {
+            let part = out.join(format!(".part-{n}"));
+            let mut child = Command::new(std::env::current_exe()?);
+            child
+                .args(std::env::args_os().skip(1))
+                .arg("--only")
+                .arg(group.join(","))
+                .arg("--out")
+                .arg(&part);
+            children.push((part, child.spawn().context("cannot start a recorder")?));
         }
-        let manifest = Manifest::read(&part)?;
-        for recording in manifest.recordings {
-            std::fs::rename(part.join(&recording.file), out.join(&recording.file))?;
-            all.recordings.retain(|r| r.file != recording.file);
-            all.recordings.push(recording);
+        for (part, mut child) in children {
+            ensure!(child.wait()?.success(), "the recorder for {} failed", part.display());
+            let manifest = Manifest::read(&part)?;
+            for recording in manifest.recordings {
+                std::fs::rename(part.join(&recording.file), out.join(&recording.file))?;
+                all.recordings.retain(|r| r.file != recording.file);
+                all.recordings.push(recording);
+            }
+            (all.format, all.host_day) = (manifest.format, manifest.host_day);
+            std::fs::remove_dir_all(part)?;
         }
-        (all.format, all.host_day) = (manifest.format, manifest.host_day);
-        std::fs::remove_dir_all(part)?;
     }
-    ensure!(failed == 0, "{failed} recorders failed");
     record::write(all, out)
 }
 

@@ -161,7 +161,10 @@ impl Recorder {
                 println!("corpus: {problem}");
             }
             // What a flood does to the agent is part of that flood's variant.
-            let again = recording.lost > 0 && part != Part::Malicious
+            // Other programs' long names are no loss of ours.
+            let missed: u64 =
+                replayed.lost.iter().filter(|(cause, _)| *cause != "truncated:text").map(|(_, n)| n).sum();
+            let again = missed > 0 && part != Part::Malicious
                 || problems.iter().any(|p| p.contains(" sessions,") || p.contains(" calls,"));
             if again && left > 0 {
                 println!("corpus: {name}: once more (lost {:?})", replayed.lost);

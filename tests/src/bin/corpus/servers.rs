@@ -82,8 +82,11 @@ pub(crate) const GROUPS: [&[&str]; 4] = [
     &["git", "build"],
     &["fetch", "time"],
     &["filesystem", "everything", "sequential-thinking", "memory", "repo"],
-    &["notes", "logs", "api", "image", "mailer", "cache", "feeds", "convert"],
+    &["notes", "api", "image", "mailer", "cache", "feeds", "convert"],
 ];
+
+/// Recorded alone, after the groups: one of its variants floods every agent of the host.
+pub(crate) const FLOODS: &[&str] = &["logs"];
 
 /// All of them, those that are looked at last at the end.
 pub(crate) fn all() -> Vec<Server> {
