@@ -1,3 +1,4 @@
+//! What a person types: `cargo xtask setup | demo | test | bench | evaluate`.
 //! What a person types: `cargo xtask setup | demo | test | bench | powerloss`.
 //!
 //! # Layout
@@ -9,6 +10,7 @@
 //! - [`apt`]: Debian packages, and what to say where they cannot be had
 //! - [`steps`]: progress of commands that take long
 //! - [`stages`]: the stages of `cargo xtask test`
+//! - [`programs`]: building and starting the demo, the benchmark and the recorder of the corpus
 //! - [`powerloss`]: the store in a machine whose power is cut; [`cpio`]: what that machine boots
 //! - [`programs`]: building and starting the demo and the benchmark
 //! - [`workspace`]: where things are
@@ -63,6 +65,15 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         fuzz_seconds: u32,
     },
+    /// What is detected, and what is not, on a corpus of our own
+    Evaluate {
+        /// Record the corpus anew first (needs root, takes about 20 minutes)
+        #[arg(long)]
+        record: bool,
+        /// Passed to the recorder (--only NAME, --scale 0.05)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// What the agent costs, as ratios measured side by side (needs root)
     Bench {
         /// Passed to the benchmark
@@ -97,6 +108,10 @@ fn run(cli: Cli) -> Result<()> {
         Task::Setup { tests: true } => setup::run(&workspace, &setup::ALL),
         Task::Demo { args } => programs::demo(&workspace, &args),
         Task::Test { only, fuzz_seconds } => stages::run(&workspace, &only, fuzz_seconds),
+        Task::Evaluate { record: true, args } => programs::record_corpus(&workspace, &args),
+        Task::Evaluate { record: false, .. } => {
+            anyhow::bail!("only `cargo xtask evaluate --record` is there yet")
+        }
         Task::Bench { args } => programs::bench(&workspace, &args),
         Task::Powerloss { rounds, control } => powerloss::run(&workspace, rounds, control),
     }

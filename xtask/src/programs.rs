@@ -1,4 +1,4 @@
-//! Building and starting the demo and the benchmark, which are programs of the package `e2e`.
+//! Building and starting the demo, the benchmark and the recorder of the corpus, which are programs of the package `e2e`.
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
@@ -25,6 +25,13 @@ pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
     require_root("the benchmark")?;
     setup::run(workspace, &setup::E2E)?;
     start(workspace, "bench", args)
+}
+
+/// Records the corpus of the evaluation, with the same servers as the tests.
+pub(crate) fn record_corpus(workspace: &Workspace, args: &[String]) -> Result<()> {
+    require_root("recording the corpus")?;
+    setup::run(workspace, &setup::E2E)?;
+    start(workspace, "corpus", args)
 }
 
 /// The agent, the oracle server and the other programs, as they are shipped.

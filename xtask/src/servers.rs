@@ -15,10 +15,11 @@ use crate::{
     workspace::{Workspace, on_path, output},
 };
 
-const NPM_SERVERS: [(&str, &str); 3] = [
+const NPM_SERVERS: [(&str, &str); 4] = [
     ("@modelcontextprotocol/server-filesystem", "2026.8.31"),
     ("@modelcontextprotocol/server-everything", "2026.8.31"),
     ("@modelcontextprotocol/server-memory", "2026.8.31"),
+    ("@modelcontextprotocol/server-sequential-thinking", "2026.8.31"),
 ];
 const PYPI_SERVERS: [(&str, &str); 3] =
     [("mcp-server-git", "2026.10.19"), ("mcp-server-fetch", "2026.10.24"), ("mcp-server-time", "2026.10.19")];

@@ -1,0 +1,78 @@
+//! The agent watches the whole host; only the recorder's own servers belong into the corpus.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+use engine::{
+    Input,
+    input::Fact,
+    record::{self, Event},
+    recording::{self, Reader},
+};
+
+/// What belongs to the children of one process.
+#[derive(Default)]
+struct Own {
+    client: u32,
+    trees: HashSet<u64>,
+    processes: HashSet<u32>,
+    channels: HashSet<u64>,
+    counted: HashSet<u64>,
+}
+
+impl Own {
+    fn keeps(&mut self, input: &Input<'_>) -> bool {
+        match input {
+            Input::Tick { .. } => true,
+            Input::Fact { fact, .. } => match fact {
+                // Servers that run already are somebody else's.
+                Fact::Existing(process) => self.trees.contains(&process.tree),
+                Fact::Identity(identity) => self.trees.contains(&identity.tree),
+                Fact::Aggregate { id, .. } => self.counted.contains(id),
+                Fact::Usage { tgid, .. } => self.processes.contains(tgid),
+                _ => true,
+            },
+            Input::Record { bytes, .. } => {
+                // What cannot be decoded is kept, so that it is found out.
+                let Ok(record) = record::decode(bytes) else { return true };
+                let header = &record.header;
+                let mut own = self.trees.contains(&header.tree);
+                match record.event {
+                    Event::Exec { exec, .. } => {
+                        let ours = exec.parent == self.client || self.processes.contains(&exec.parent);
+                        if exec.flags & abi::exec_flag::NEW_TREE != 0 && ours {
+                            self.trees.insert(header.tree);
+                            self.channels.extend([exec.stdin, exec.stdout]);
+                            own = true;
+                        }
+                        if own {
+                            self.processes.insert(header.tgid);
+                        }
+                    }
+                    Event::Fork(fork) if own => {
+                        self.processes.insert(fork.child);
+                    }
+                    Event::Chunk { chunk, .. } => own |= self.channels.contains(&chunk.channel),
+                    _ => {}
+                }
+                if own && header.flags & abi::flag::AGGREGATED != 0 {
+                    self.counted.insert(header.id);
+                }
+                own
+            }
+        }
+    }
+}
+
+/// The same recording without what is not ours.
+pub(crate) fn own(bytes: &[u8], client: u32) -> Result<Vec<u8>> {
+    let mut reader = Reader::new(bytes)?;
+    let mut out = recording::header();
+    let mut own = Own { client, ..Own::default() };
+    while let Some(input) = reader.next()? {
+        if own.keeps(&input) {
+            recording::write(input, &mut out);
+        }
+    }
+    Ok(out)
+}
