@@ -1,5 +1,4 @@
-//! What a person types: `cargo xtask setup | demo | test | bench | evaluate`.
-//! What a person types: `cargo xtask setup | demo | test | bench | powerloss`.
+//! What a person types: `cargo xtask setup | demo | test | bench | evaluate | powerloss`.
 //!
 //! # Layout
 //! - [`setup`]: which parts a machine needs, which are there, and the order of making them
@@ -10,9 +9,8 @@
 //! - [`apt`]: Debian packages, and what to say where they cannot be had
 //! - [`steps`]: progress of commands that take long
 //! - [`stages`]: the stages of `cargo xtask test`
-//! - [`programs`]: building and starting the demo, the benchmark and the recorder of the corpus
 //! - [`powerloss`]: the store in a machine whose power is cut; [`cpio`]: what that machine boots
-//! - [`programs`]: building and starting the demo and the benchmark
+//! - [`programs`]: building and starting the demo, the benchmark and the recorder of the corpus
 //! - [`workspace`]: where things are
 
 mod apt;
@@ -109,9 +107,7 @@ fn run(cli: Cli) -> Result<()> {
         Task::Demo { args } => programs::demo(&workspace, &args),
         Task::Test { only, fuzz_seconds } => stages::run(&workspace, &only, fuzz_seconds),
         Task::Evaluate { record: true, args } => programs::record_corpus(&workspace, &args),
-        Task::Evaluate { record: false, .. } => {
-            anyhow::bail!("only `cargo xtask evaluate --record` is there yet")
-        }
+        Task::Evaluate { record: false, args } => programs::evaluate(&workspace, &args),
         Task::Bench { args } => programs::bench(&workspace, &args),
         Task::Powerloss { rounds, control } => powerloss::run(&workspace, rounds, control),
     }

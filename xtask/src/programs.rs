@@ -34,6 +34,11 @@ pub(crate) fn record_corpus(workspace: &Workspace, args: &[String]) -> Result<()
     start(workspace, "corpus", args)
 }
 
+/// Replays the corpus through the engine; needs neither root nor a kernel with BPF.
+pub(crate) fn evaluate(workspace: &Workspace, args: &[String]) -> Result<()> {
+    check(workspace.cargo().args(["run", "--release", "--package=e2e", "--bin=evaluate", "--"]).args(args))
+}
+
 /// The agent, the oracle server and the other programs, as they are shipped.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     check(workspace.cargo().args(["build", "--release", "--package=agent", "--package=e2e"]))

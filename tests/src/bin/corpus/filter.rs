@@ -52,6 +52,10 @@ impl Own {
                     Event::Fork(fork) if own => {
                         self.processes.insert(fork.child);
                     }
+                    // Its number may soon be somebody else's.
+                    Event::Exit(_) if own => {
+                        self.processes.remove(&header.tgid);
+                    }
                     Event::Chunk { chunk, .. } => own |= self.channels.contains(&chunk.channel),
                     _ => {}
                 }
