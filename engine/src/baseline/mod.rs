@@ -134,6 +134,7 @@ pub fn item(act: &Act<'_>, roots: &Roots) -> Option<Item> {
             let act = if *listen { "bind " } else { "" };
             of(Dimension::Unix, [format!("{act}{fine}"), format!("{act}{area}")])
         }
+        Act::Syscall { abi: SyscallAbi::X86_64, nr } if is_common(*nr) => return None,
         Act::Syscall { abi, nr } => {
             let table = match abi {
                 SyscallAbi::X86_64 => "x86_64",
@@ -146,6 +147,17 @@ pub fn item(act: &Act<'_>, roots: &Roots) -> Option<Item> {
         // What it goes to is judged where it connects; the name itself by a detector.
         Act::Sni { .. } => return None,
     })
+}
+
+/// System calls of memory, threads, clocks, signals, descriptors and directories that any runtime makes at times
+/// of its own choosing: which call they fall into says nothing about a tool.
+fn is_common(nr: u32) -> bool {
+    matches!(
+        nr,
+        0..=40 | 44..=48 | 54..=55 | 60..=63 | 72..=81 | 89 | 95..=100 | 102 | 104 | 107..=111 | 131 | 137..=138
+            | 157..=158 | 186 | 200..=204 | 217..=219 | 221 | 228..=235 | 247 | 257 | 262 | 270..=271 | 273
+            | 280..=281 | 283..=293 | 302 | 309 | 318 | 332 | 334 | 435..=439 | 441
+    )
 }
 
 /// What a baseline is kept of: a scope, all calls of a tool in one.
@@ -476,11 +488,11 @@ impl Baseline {
             for dimension in DIMENSIONS {
                 for level in 0..levels_of(dimension) {
                     let family = s.sets.get(&dimension).map(|sets| &sets[level]);
-                    if family.is_some_and(|f| f.refused > 0) {
+                    if family.is_some_and(|f| f.refused > 0 || !is_closed(dimension, level, f)) {
                         continue;
                     }
                     tests.push(Test::Set(key.clone(), dimension, level));
-                    let rank = (levels_of(dimension) - 1 - level) as u8;
+                    let rank = rank(dimension, level);
                     alarms
                         .push(family.map(|f| f.alarms(rank)).unwrap_or(Alarms { rank, ..Alarms::default() }));
                 }
@@ -489,7 +501,11 @@ impl Baseline {
                 for first in [false, true] {
                     let single = s.numbers.get(&(first, metric)).and_then(|n| n.0.single());
                     tests.push(Test::Number(key.clone(), first, metric));
-                    alarms.push(Alarms { sessions: single.into_iter().collect(), ..Alarms::default() });
+                    alarms.push(Alarms {
+                        sessions: single.into_iter().collect(),
+                        rank: 1,
+                        ..Alarms::default()
+                    });
                 }
             }
         }
@@ -553,6 +569,25 @@ fn levels_of(dimension: Dimension) -> usize {
         Dimension::Exec | Dimension::Dns | Dimension::Unix => 2,
         Dimension::Listen | Dimension::Syscall | Dimension::Special | Dimension::Uring => 1,
     }
+}
+
+/// How much something new in a set says, 0 the most; known before any session is seen.
+fn rank(dimension: Dimension, level: usize) -> u8 {
+    let coarsest = level + 1 == levels_of(dimension);
+    match dimension {
+        Dimension::Syscall => 4,
+        Dimension::Read if coarsest => 1,
+        _ if coarsest => 0,
+        _ => 2,
+    }
+}
+
+/// Whether a fine set is one that does not grow: few members, as a server has that talks to one host or keeps
+/// one file. In a larger one, the next new member is more of the same, however often the known ones came back: the
+/// sessions of one project say nothing about the files of the next.
+fn is_closed(dimension: Dimension, level: usize, family: &Family) -> bool {
+    const CLOSED: usize = 8;
+    level + 1 == levels_of(dimension) || family.members.len() <= CLOSED
 }
 
 /// How new an item is.

@@ -138,6 +138,10 @@ impl Baseline {
                  write rules"
                     .to_owned(),
             ),
+            State::Learning if self.needs_sessions() == 0 => (
+                "learning",
+                "not yet testable: something new comes too often for the budget of false findings".to_owned(),
+            ),
             State::Learning => {
                 let calls = self.calls / u64::from(self.trials.max(1)) * self.needs_sessions();
                 (

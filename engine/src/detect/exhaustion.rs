@@ -4,7 +4,7 @@
 //! | threshold | default | why |
 //! |---|---|---|
 //! | `children` | 200 | processes born in a call. A build or a test run makes more: give such a tool its own limit |
-//! | `forks_per_s` | 50 | of the whole server, in one second: a fork bomb makes thousands. With `children` in the same call: high |
+//! | `forks_per_s` | 150 | of the whole server, in one second: a fork bomb makes thousands. With `children` in the same call: high |
 //! | `connects` | 500 | TCP connects of a call; datagrams are not counted, a stream of them is one conversation |
 //! | `files` | 20,000 | made in a call: more than unpacking a large package (a kernel tree has 80,000: a person permits that) |
 //! | `bytes_out` | 1 GiB | to other hosts; kind `volume`, for it is data that leaves |
@@ -43,7 +43,7 @@ impl Default for Exhaustion {
     fn default() -> Self {
         Self {
             children: 200,
-            forks_per_s: 50,
+            forks_per_s: 150,
             connects: 500,
             files: 20_000,
             bytes_out: 1 << 30,

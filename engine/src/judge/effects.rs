@@ -155,8 +155,7 @@ impl Judge {
             if self.mode(&line.server.name, line.scope.tool.as_deref()) == Mode::Learn {
                 return;
             }
-            let by_environment = item.levels[0].starts_with("env:");
-            let kind = if by_environment { Kind::Injection } else { words::kind(item.dimension, scopes) };
+            let kind = words::kind(item.dimension, &item.levels[0], scopes);
             let normal = scopes
                 .iter()
                 .take(3)

@@ -97,8 +97,17 @@ pub(super) fn did(effect: &Effect) -> String {
 }
 
 /// Kind of a deviation in a dimension.
-pub(super) fn kind(dimension: Dimension, scopes: &[ScopeKey]) -> Kind {
+pub(super) fn kind(dimension: Dimension, name: &str, scopes: &[ScopeKey]) -> Kind {
     match dimension {
+        Dimension::Special => match name {
+            _ if name.starts_with("env:") => Kind::Injection,
+            "ptrace" | "process_vm_readv" | "process_vm_writev" | "pidfd_getfd" => Kind::Injection,
+            "unshare" | "setns" | "mount" | "umount2" | "pivot_root" | "chroot" | "open_tree"
+            | "move_mount" | "fsopen" | "fsmount" => Kind::Namespace,
+            "setuid" | "setgid" | "setreuid" | "setregid" | "setresuid" | "setresgid" | "setfsuid"
+            | "setfsgid" | "setgroups" | "capset" | "bpf" => Kind::Privilege,
+            _ => Kind::UnusualSyscall,
+        },
         Dimension::Exec => Kind::NewExec,
         Dimension::Read => Kind::NewFileArea,
         Dimension::Write | Dimension::Delete | Dimension::Change => Kind::NewWrite,
@@ -107,7 +116,7 @@ pub(super) fn kind(dimension: Dimension, scopes: &[ScopeKey]) -> Kind {
         Dimension::Listen => Kind::NewListener,
         Dimension::Dns => Kind::NewName,
         Dimension::Unix => Kind::NewUnixPeer,
-        Dimension::Syscall | Dimension::Special => Kind::UnusualSyscall,
+        Dimension::Syscall => Kind::UnusualSyscall,
         Dimension::Uring => Kind::IoUring,
     }
 }
