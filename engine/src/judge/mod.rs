@@ -36,7 +36,7 @@ use crate::{
     rules::{RuleSet, Who},
 };
 use book::{Book, Draft};
-pub use commands::{Command, Stored};
+pub use commands::{Command, RuleText, Stored};
 pub use config::{Config, Mode, ModeRule};
 use instance::Instance;
 
