@@ -201,7 +201,7 @@ impl Baseline {
             (sessions, calls) = (s.sessions, s.calls);
             for dimension in DIMENSIONS {
                 let tested_levels: Vec<usize> = (0..levels_of(dimension))
-                    .filter(|&level| self.tested.contains(&super::Test::Set(key.clone(), dimension, level)))
+                    .filter(|&level| s.tested.set(dimension, level))
                     .collect();
                 let Some(sets) = s.sets.get(&dimension) else {
                     continue;
@@ -238,9 +238,7 @@ impl Baseline {
                 }
             }
         }
-        let testable = self.tested.iter().any(|t| match t {
-            super::Test::Set(k, ..) | super::Test::Number(k, ..) => k == key,
-        });
+        let testable = self.scopes.get(key).is_some_and(|s| s.tested.any());
         let because = if testable {
             String::new()
         } else if u64::from(sessions) < super::FEWEST_SESSIONS {

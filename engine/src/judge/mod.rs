@@ -22,10 +22,12 @@ mod policy;
 mod words;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
+
+use foldhash::HashMap;
 
 use crate::{
     baseline::{Baseline, Key, State, roots::Roots},
@@ -148,7 +150,7 @@ impl Judge {
                     i
                 });
                 i.who.server.clone_from(&line.server.name);
-                i.policy.forget();
+                i.forget_verdicts();
                 i.server = Arc::clone(&line.server);
                 i.context = Arc::clone(&line.context);
                 i.partial |= line.startup.partial;
@@ -218,7 +220,7 @@ impl Judge {
             roots: i.roots.given().map(str::to_owned).collect(),
             ..Who::default()
         };
-        i.policy.forget();
+        i.forget_names();
         if i.key.as_ref() == Some(&key) {
             return;
         }
@@ -288,7 +290,10 @@ impl Judge {
         };
         let days = (now.saturating_sub(b.since_utc) as f64 / DAY_NS as f64).max(1.0);
         let rate = config.sessions_per_day.unwrap_or(f64::from(b.sessions) / days).max(0.01);
-        b.assess(config.budget_per_day / servers.max(1) as f64 / rate);
+        if b.assess(config.budget_per_day / servers.max(1) as f64 / rate) {
+            let judged = |i: &&mut Instance| i.key.as_ref() == Some(key) || i.compared.as_ref() == Some(key);
+            self.instances.values_mut().filter(judged).for_each(Instance::forget_verdicts);
+        }
     }
 
     fn mode(&self, server: &str, tool: Option<&str>) -> Mode {
