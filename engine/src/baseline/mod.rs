@@ -4,6 +4,7 @@
 //! - [`roots`], [`general`]: names in terms that hold on the next call and the next host
 //! - [`family`]: sets with incidence by session; [`numbers`]: histograms and session maxima
 //! - [`risk`]: which of them may be tested within the budget of false findings
+//! - [`settling`]: how long its tools work after their replies
 //! - [`view`]: what people are shown
 
 pub mod family;
@@ -11,6 +12,7 @@ pub mod general;
 pub mod numbers;
 pub mod risk;
 pub mod roots;
+pub mod settling;
 #[cfg(test)]
 mod simulation_tests;
 pub mod view;
@@ -26,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use family::{Family, When};
 use numbers::{Metric, Number};
 use risk::Alarms;
+use settling::Settling;
 
 use crate::{
     act::{Access, Act},
@@ -369,6 +372,9 @@ pub struct Baseline {
     pub too_large: bool,
     #[serde(with = "scopes_as_pairs")]
     scopes: BTreeMap<ScopeKey, ScopeBaseline>,
+    /// Work after the reply, by tool.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    settling: BTreeMap<String, Settling>,
     /// Bound of the tested families.
     #[serde(skip)]
     bound: f64,
@@ -472,6 +478,35 @@ impl Baseline {
                 s.sessions += 1;
             }
         }
+    }
+
+    /// Learns how late a tool worked after a reply; the learned time, if there is one,
+    /// before and now.
+    pub(crate) fn learn_settling(
+        &mut self,
+        tool: &str,
+        latest_ns: u64,
+        session: u32,
+        configured_ns: u64,
+        limits: Limits,
+    ) -> (Option<u64>, Option<u64>) {
+        if !self.settling.contains_key(tool) {
+            if self.settling.len() >= limits.tools {
+                return (None, None);
+            }
+            self.settling.insert(tool.to_owned(), Settling::default());
+        }
+        let Some(settling) = self.settling.get_mut(tool) else {
+            return (None, None);
+        };
+        let before = settling.learned_ns();
+        settling.learn(latest_ns, session, configured_ns);
+        (before, settling.learned_ns())
+    }
+
+    /// Work after the reply, by tool.
+    pub fn settling(&self) -> impl Iterator<Item = (&str, &Settling)> {
+        self.settling.iter().map(|(tool, s)| (tool.as_str(), s))
     }
 
     fn scope_mut(&mut self, scope: &ScopeKey, limits: Limits) -> Option<&mut ScopeBaseline> {

@@ -296,6 +296,35 @@ impl Judge {
         }
     }
 
+    /// A tool worked until so long after a reply, and nothing else ran: its learned settling time, if there is
+    /// one, before and now.
+    pub(crate) fn learn_settling(
+        &mut self,
+        server: &str,
+        tool: &str,
+        latest_ns: u64,
+        configured_ns: u64,
+    ) -> (Option<u64>, Option<u64>) {
+        let Some((i, key)) = self.instances.get(server).and_then(|i| Some((i, i.key.as_ref()?))) else {
+            return (None, None);
+        };
+        if !self.dirty.contains(key) {
+            self.dirty.insert(key.clone());
+        }
+        let limits = self.config.limits();
+        let Some(b) = self.baselines.get_mut(key) else {
+            return (None, None);
+        };
+        b.learn_settling(tool, latest_ns, i.session, configured_ns, limits)
+    }
+
+    /// Learned settling times of a running server's tools.
+    pub(crate) fn settling(&self, server: &str) -> impl Iterator<Item = (&str, u64)> {
+        let key = self.instances.get(server).and_then(|i| i.key.as_ref());
+        let known = key.and_then(|k| self.baselines.get(k)).into_iter().flat_map(Baseline::settling);
+        known.filter_map(|(tool, s)| Some((tool, s.learned_ns()?)))
+    }
+
     fn mode(&self, server: &str, tool: Option<&str>) -> Mode {
         // The last rule that matches decides; one for a tool beats one for its server.
         let fits = |m: &&ModeRule| m.server == "*" || m.server == server;
