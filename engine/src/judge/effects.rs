@@ -57,7 +57,7 @@ impl Judge {
         let scopes = &*look.scopes;
         let mut allowed = 0_u64;
         let (mut compare, mut exempts) = (self.config.baselines, true);
-        if self.config.rules {
+        if self.config.rules && !look.unruled {
             let selected: Vec<_> = scopes.iter().map(|s| i.policy.of(&self.rules, &i.who, s)).collect();
             compare &= !selected.iter().any(|s| s.learned() == Learned::Ignore);
             exempts &= !selected.iter().all(|s| s.learned() == Learned::Only);
@@ -102,6 +102,8 @@ impl Judge {
                 n += u32::from(!matches!(act, Act::Sni { .. }));
             });
         }
+        // `learned: ignore` and its like are the rules' word, too.
+        let unruled = allowed == 0 && compare == self.config.baselines && found.is_empty();
         if compare {
             let exempt = if exempts { allowed } else { 0 };
             self.compare(line, &look.items, exempt, scopes, &mut found);
@@ -113,9 +115,7 @@ impl Judge {
             if bad {
                 i.taint(&line.scope);
             }
-            if !odd {
-                i.was_clean(&look, &line.effect);
-            }
+            i.was_clean(&look, &line.effect, unruled, !odd);
         }
         self.enter_after(line, found, &look.items, !odd || bad);
     }

@@ -67,8 +67,27 @@ impl Pending {
 struct Known {
     /// Its acts in general terms.
     items: Arc<[Arc<Item>]>,
-    /// For which sets of scopes it was clean: one bit a set.
-    clean: Vec<u64>,
+    /// For which sets of scopes it was clean.
+    clean: Bits,
+    /// For which of them rules had nothing to say, not even that it is allowed.
+    unruled: Bits,
+}
+
+/// One bit a set of scopes.
+#[derive(Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn has(&self, n: usize) -> bool {
+        self.0.get(n / 64).is_some_and(|bits| bits >> (n % 64) & 1 != 0)
+    }
+
+    fn add(&mut self, n: usize) {
+        if self.0.len() <= n / 64 {
+            self.0.resize(n / 64 + 1, 0);
+        }
+        self.0[n / 64] |= 1 << (n % 64);
+    }
 }
 
 /// What is known of an effect.
@@ -79,6 +98,8 @@ pub(super) struct Look {
     /// Neither rules nor the baseline had anything to say of it in these scopes, and nothing that they
     /// judge by has changed since: it only counts.
     pub(super) clean: bool,
+    /// That holds for rules, at least.
+    pub(super) unruled: bool,
     effect: u64,
     set: usize,
 }
@@ -176,8 +197,8 @@ impl Instance {
         hash(effect, &mut state);
         let key = std::hash::Hasher::finish(&state);
         if let Some(known) = self.cache.get(&key) {
-            let clean = known.clean.get(set / 64).is_some_and(|bits| bits >> (set % 64) & 1 != 0);
-            return Some(Look { items: Arc::clone(&known.items), scopes, clean, effect: key, set });
+            let (clean, unruled) = (known.clean.has(set), known.unruled.has(set));
+            return Some(Look { items: Arc::clone(&known.items), scopes, clean, unruled, effect: key, set });
         }
         let mut items = Vec::new();
         act::each(effect, |a| items.extend(baseline::item(&a, &self.roots).map(Arc::new)));
@@ -185,30 +206,43 @@ impl Instance {
         if self.cache.len() >= CACHED {
             self.cache.clear();
         }
-        self.cache.insert(key, Known { items: Arc::clone(&items), clean: Vec::new() });
-        Some(Look { items, scopes, clean: false, effect: key, set })
+        let known = Known { items: Arc::clone(&items), clean: Bits::default(), unruled: Bits::default() };
+        self.cache.insert(key, known);
+        Some(Look { items, scopes, clean: false, unruled: false, effect: key, set })
     }
 
     /// Nothing was to be said of an effect: that holds until something changes that it was judged by.
     ///
     /// Learning does not: members and sessions only become more, and a scope that becomes known by them is
     /// not tested before the next assessment.
-    pub(super) fn was_clean(&mut self, look: &Look, effect: &Effect) {
+    ///
+    /// `unruled`: of rules, that is; `clean`: of the baseline, too.
+    pub(super) fn was_clean(&mut self, look: &Look, effect: &Effect, unruled: bool, clean: bool) {
         if !same_for_all(effect) {
             return;
         }
         if let Some(known) = self.cache.get_mut(&look.effect) {
-            if known.clean.len() <= look.set / 64 {
-                known.clean.resize(look.set / 64 + 1, 0);
+            if unruled {
+                known.unruled.add(look.set);
             }
-            known.clean[look.set / 64] |= 1 << (look.set % 64);
+            if clean {
+                known.clean.add(look.set);
+            }
         }
     }
 
-    /// Rules, modes, settings or what is tested changed: everything is judged anew.
+    /// Rules, modes or settings changed: everything is judged anew.
     pub(super) fn forget_verdicts(&mut self) {
-        self.cache.values_mut().for_each(|known| known.clean.clear());
+        for known in self.cache.values_mut() {
+            known.clean.0.clear();
+            known.unruled.0.clear();
+        }
         self.policy.forget();
+    }
+
+    /// Something else is tested: everything is compared anew.
+    pub(super) fn forget_comparisons(&mut self) {
+        self.cache.values_mut().for_each(|known| known.clean.0.clear());
     }
 
     /// It became known who it is: its effects are called otherwise.
@@ -230,7 +264,7 @@ impl Instance {
                 if self.sets.len() >= SCOPES {
                     self.sets.clear();
                     self.places.clear();
-                    self.cache.values_mut().for_each(|known| known.clean.clear());
+                    self.forget_verdicts();
                 }
                 let keys: Arc<[ScopeKey]> = keys.into();
                 self.sets.push(Arc::clone(&keys));

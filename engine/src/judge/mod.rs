@@ -292,7 +292,7 @@ impl Judge {
         let rate = config.sessions_per_day.unwrap_or(f64::from(b.sessions) / days).max(0.01);
         if b.assess(config.budget_per_day / servers.max(1) as f64 / rate) {
             let judged = |i: &&mut Instance| i.key.as_ref() == Some(key) || i.compared.as_ref() == Some(key);
-            self.instances.values_mut().filter(judged).for_each(Instance::forget_verdicts);
+            self.instances.values_mut().filter(judged).for_each(Instance::forget_comparisons);
         }
     }
 
