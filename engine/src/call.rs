@@ -22,8 +22,9 @@ pub(crate) enum Stage {
     /// Cancelled by the client; the server may go on working, so it stays a candidate until the
     /// reply or this time.
     Cancelled { until: u64 },
-    /// Replied: a candidate until the settling time has passed.
-    Settling { until: u64 },
+    /// Replied: a candidate until the settling time has passed, the learned one of its tool; summed up
+    /// when the configured one has.
+    Settling { until: u64, configured: u64 },
 }
 
 /// A settled call that waits for the kernel's counts and the process's usage.
@@ -113,7 +114,15 @@ impl Call {
     pub(crate) fn is_candidate(&self, now: u64) -> bool {
         match self.stage {
             Stage::InFlight => true,
-            Stage::Cancelled { until } | Stage::Settling { until } => now < until,
+            Stage::Cancelled { until } | Stage::Settling { until, .. } => now < until,
+        }
+    }
+
+    /// The same, had nothing been learned of its tool.
+    pub(crate) fn was_candidate(&self, now: u64) -> bool {
+        match self.stage {
+            Stage::Settling { configured, .. } => now < configured,
+            _ => self.is_candidate(now),
         }
     }
 

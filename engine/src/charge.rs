@@ -60,6 +60,8 @@ pub(crate) struct Charge {
     pub(crate) base: Option<Base>,
     pub(crate) calls: Arc<[Arc<CallInfo>]>,
     pub(crate) scope: Arc<Scope>,
+    /// It would be ambiguous had no settling time been learned.
+    pub(crate) ambiguous_before: bool,
 }
 
 impl Charge {
@@ -67,14 +69,15 @@ impl Charge {
     pub(crate) fn new(base: Option<Base>, calls: Vec<Arc<CallInfo>>, basis: Basis) -> Self {
         let base = if calls.is_empty() { Some(base.unwrap_or(Base::Ambient)) } else { base };
         let scope = Arc::new(scope(base, &calls, basis));
-        Self { base, calls: calls.into(), scope }
+        let ambiguous_before = scope.certainty == Certainty::Ambiguous;
+        Self { base, calls: calls.into(), scope, ambiguous_before }
     }
 
     /// The same set, for a child born now: from here on it is lineage.
     pub(crate) fn inherited(&self) -> Self {
         let mut scope = (*self.scope).clone();
         scope.basis = Basis::Lineage;
-        Self { base: self.base, calls: Arc::clone(&self.calls), scope: Arc::new(scope) }
+        Self { scope: Arc::new(scope), ..self.clone() }
     }
 
     /// The same set, with one more possibility.
@@ -91,6 +94,14 @@ impl Charge {
             (None, [call]) => Some(call),
             _ => None,
         }
+    }
+}
+
+/// Whether calls and a base that may stand beside them leave open whose act it was.
+pub(crate) fn is_open(base: Option<Base>, calls: &[&Arc<CallInfo>]) -> bool {
+    match base {
+        Some(base) => !calls.is_empty() || base == Base::UnknownStart,
+        None => calls.windows(2).any(|w| w[0].tool != w[1].tool),
     }
 }
 

@@ -41,6 +41,6 @@ mod server;
 mod text;
 mod tree;
 
-pub use engine::Engine;
+pub use engine::{AmbiguousShare, Engine};
 pub use input::Input;
 pub use output::Output;

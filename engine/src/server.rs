@@ -8,10 +8,10 @@ use std::{
 
 use crate::{
     call::{Call, Closing, Stage},
-    charge::{Base, CallInfo, Charge},
+    charge::{Base, CallInfo, Charge, is_open},
     input::Identity,
     mcp::{Id, Message},
-    output::{Argument, Basis, CallStatus, ChannelState, Context, ServerRef},
+    output::{Argument, Basis, CallStatus, Certainty, ChannelState, Context, ServerRef},
 };
 
 /// Calls and requests in flight that are kept; beyond that the oldest counts as never answered.
@@ -22,6 +22,8 @@ const CANCELLED_NS: u64 = 5_000_000_000;
 const BLUR_NS: u64 = 1_000_000_000;
 /// A settled call waits this long for counts and usage.
 const CLOSING_NS: u64 = 1_000_000_000;
+/// Replies that wait for the kernel's counts, to be learned from.
+const WATCHES: usize = 64;
 /// Lines of client writes remembered as proof.
 const PROOFS: usize = 4096;
 
@@ -42,6 +44,62 @@ pub(crate) struct Proof {
     written: VecDeque<[u8; 16]>,
     /// Lines that the server read and nobody is known to have written.
     pub(crate) held: VecDeque<Heard>,
+}
+
+/// A reply with nothing else running: what happens after it is its tool's.
+#[derive(Debug)]
+struct Watch {
+    number: u64,
+    tool: Arc<str>,
+    replied: u64,
+    /// The learned time, if that is in use.
+    learned: Option<u64>,
+    until: u64,
+    /// The latest effect, ns after the reply.
+    latest: u64,
+}
+
+impl Watch {
+    /// What was learned is not to be relied on once it was wrong; the judge hears of it when the call is
+    /// summed up.
+    fn distrust(&self, settling: &mut HashMap<Arc<str>, u64>) {
+        if self.learned.is_some_and(|learned| self.latest >= learned) {
+            settling.remove(&self.tool);
+        }
+    }
+}
+
+/// What was seen after a reply with nothing else running.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub(crate) tool: Arc<str>,
+    pub(crate) latest_ns: u64,
+}
+
+/// Effects of a server, and how many of them were ambiguous: now, and had no settling time been learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ambiguity {
+    pub(crate) effects: u64,
+    pub(crate) before: u64,
+    pub(crate) after: u64,
+}
+
+impl Ambiguity {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.effects = self.effects.saturating_add(other.effects);
+        self.before = self.before.saturating_add(other.before);
+        self.after = self.after.saturating_add(other.after);
+    }
+
+    pub(crate) fn count(&mut self, charge: &Charge, n: u64) {
+        self.effects = self.effects.saturating_add(n);
+        if charge.scope.certainty == Certainty::Ambiguous {
+            self.after = self.after.saturating_add(n);
+        }
+        if charge.ambiguous_before {
+            self.before = self.before.saturating_add(n);
+        }
+    }
 }
 
 /// A message and the circumstances in which it was read.
@@ -83,6 +141,20 @@ pub(crate) struct Server {
     /// It ran already when it was found.
     was_running: bool,
     window: Option<(u64, Charge)>,
+    /// Learned settling times, by tool: after so long, a call that was replied to is no possibility beside
+    /// others any more. Alone it is one until the configured time has passed: nothing would be gained, and
+    /// what comes late after all would be taken for work that no call asked for.
+    ///
+    /// The kernel does not know these times: its epochs end when the *configured* time has passed, or with a
+    /// message. Counts are not wrongly certain for that: within an epoch no message comes, so the set of
+    /// possibilities only shrinks, earlier than by the configured time but never to one that it did not hold.
+    /// What is counted under a first record is charged to that record's set, which holds all that the count
+    /// may belong to. But such a count does not say when it was: for what is learned it counts as one at the
+    /// very end of the epoch ([`Server::repeated`]).
+    settling: HashMap<Arc<str>, u64>,
+    /// Replies that are learned from, until they are summed up; the last one may be under way.
+    watches: VecDeque<Watch>,
+    pub(crate) ambiguity: Ambiguity,
     pub(crate) proof: Option<Proof>,
     /// Highest resident set known of the reader.
     pub(crate) peak_rss: u64,
@@ -114,6 +186,9 @@ impl Server {
             unseen_until: 0,
             was_running: false,
             window: None,
+            settling: HashMap::new(),
+            watches: VecDeque::new(),
+            ambiguity: Ambiguity::default(),
             proof: None,
             peak_rss: 0,
             names: HashMap::new(),
@@ -127,6 +202,44 @@ impl Server {
         self.startup = false;
         self.unseen_until = unseen_until;
         self.window = None;
+    }
+
+    /// The settling times that were learned.
+    pub(crate) fn settle_by(&mut self, learned: HashMap<Arc<str>, u64>) {
+        self.settling = learned;
+    }
+
+    /// A settling time was learned for a tool, or does not hold any more.
+    pub(crate) fn set_settling(&mut self, tool: Arc<str>, ns: Option<u64>) {
+        match ns {
+            Some(ns) => self.settling.insert(tool, ns),
+            None => self.settling.remove(&tool),
+        };
+    }
+
+    /// Something happens that is charged by time.
+    pub(crate) fn acts(&mut self, now: u64) {
+        let Some(w) = self.watches.back_mut().filter(|w| w.replied <= now && now < w.until) else {
+            return;
+        };
+        w.latest = w.latest.max((now - w.replied).max(1));
+        w.distrust(&mut self.settling);
+    }
+
+    /// Further occurrences of an effect are told, from some time between it and the end of its epoch.
+    pub(crate) fn repeated(&mut self, first_ns: u64) {
+        let watch = self.watches.iter_mut().rev().find(|w| w.replied <= first_ns && first_ns < w.until);
+        if let Some(w) = watch {
+            w.latest = w.until - w.replied;
+            w.distrust(&mut self.settling);
+        }
+    }
+
+    /// Takes what was seen after the reply of a call that is summed up.
+    fn observed(&mut self, number: u64, drained: bool) -> Option<Observed> {
+        let at = self.watches.iter().position(|w| w.number == number)?;
+        let w = self.watches.remove(at).filter(|_| drained)?;
+        Some(Observed { tool: w.tool, latest_ns: w.latest })
     }
 
     /// What an effect at this time may belong to.
@@ -148,30 +261,44 @@ impl Server {
         bound(self.unseen_until);
         let mut calls: Vec<Arc<CallInfo>> = Vec::new();
         for call in self.calls.iter().filter(|c| c.is_candidate(now)) {
-            if let Stage::Settling { until } | Stage::Cancelled { until } = call.stage {
+            if let Stage::Settling { until, .. } | Stage::Cancelled { until } = call.stage {
                 bound(until);
             }
             calls.push(Arc::clone(&call.info));
         }
+        let mut before: Vec<&Arc<CallInfo>> = Vec::new();
+        for call in self.calls.iter().filter(|c| c.was_candidate(now)) {
+            if let Stage::Settling { configured, .. } = call.stage {
+                bound(configured);
+            }
+            before.push(&call.info);
+        }
+        if calls.is_empty() && self.others.is_empty() {
+            calls.extend(before.iter().map(|call| Arc::clone(call)));
+        }
         if self.startup && self.heard_request && self.others.is_empty() {
             self.startup = false;
         }
-        let base = if now < self.unseen_until {
-            Some(Base::UnknownStart)
-        } else if calls.is_empty() {
-            Some(if self.startup { Base::Startup } else { Base::Ambient })
-        } else if now < self.blur_until {
-            Some(Base::Ambient)
-        } else {
-            self.others.first().map(|o| o.base)
+        let base = |alone: bool| {
+            if now < self.unseen_until {
+                Some(Base::UnknownStart)
+            } else if alone {
+                Some(if self.startup { Base::Startup } else { Base::Ambient })
+            } else if now < self.blur_until {
+                Some(Base::Ambient)
+            } else {
+                self.others.first().map(|o| o.base)
+            }
         };
-        let charge = Charge::new(base, calls, Basis::Window);
+        let ambiguous_before = is_open(base(before.is_empty()), &before);
+        let charge = Charge { ambiguous_before, ..Charge::new(base(calls.is_empty()), calls, Basis::Window) };
         self.window = Some((until, charge.clone()));
         charge
     }
 
     /// Bytes of the request side were missed.
     pub(crate) fn blur(&mut self, now: u64) {
+        self.unwatch(now);
         self.blur_until = now.saturating_add(BLUR_NS);
         self.window = None;
     }
@@ -180,6 +307,7 @@ impl Server {
     pub(crate) fn on_request(&mut self, heard: Heard, settle_ns: u64) -> Option<Call> {
         let Heard { message: m, at, tgid, cpu_ns } = heard;
         self.window = None;
+        self.unwatch(at);
         if self.was_running && !self.heard_request && m.method.as_deref() == Some("initialize") {
             // The first message of a session: nothing was in flight before.
             self.unseen_until = 0;
@@ -259,7 +387,8 @@ impl Server {
     /// A message that the server sent.
     pub(crate) fn on_reply(&mut self, m: &Message, at: u64, settle_ns: u64) {
         if m.method.is_some() {
-            // A notification, or a request to the client.
+            // A notification, or a request to the client: it still works.
+            self.acts(at);
             return;
         }
         let Some(id) = &m.id else { return };
@@ -284,12 +413,36 @@ impl Server {
                 };
             }
             call.reply_bytes = m.bytes;
-            call.stage = Stage::Settling { until: at.saturating_add(settle_ns) };
+            let configured = at.saturating_add(settle_ns);
+            let cancelled = call.stage != Stage::InFlight;
+            let learned =
+                self.settling.get(&call.info.tool).copied().filter(|ns| *ns < settle_ns && !cancelled);
+            let until = learned.map_or(configured, |ns| at.saturating_add(ns));
+            call.stage = Stage::Settling { until, configured };
+            let (number, tool) = (call.info.number, Arc::clone(&call.info.tool));
+            self.unwatch(at);
+            let alone = self.calls.iter().filter(|c| c.was_candidate(at)).count() == 1
+                && self.others.iter().all(|o| o.until <= at)
+                && at >= self.blur_until.max(self.unseen_until);
+            if alone && !cancelled {
+                if self.watches.len() >= WATCHES {
+                    self.watches.pop_front();
+                }
+                let watch = Watch { number, tool, replied: at, learned, until: configured, latest: 0 };
+                self.watches.push_back(watch);
+            }
         } else if let Some(other) = self.others.iter_mut().find(|o| o.id == *id && o.until == u64::MAX) {
             other.until = at.saturating_add(settle_ns);
         } else if self.was_running {
             // Nobody saw it asked: what was done for it settles.
             self.unseen_until = self.unseen_until.max(at.saturating_add(settle_ns));
+        }
+    }
+
+    /// Something else may work from now on: what was seen after the last reply so far says nothing.
+    fn unwatch(&mut self, now: u64) {
+        if self.watches.back().is_some_and(|w| now < w.until) {
+            self.watches.pop_back();
         }
     }
 
@@ -308,7 +461,7 @@ impl Server {
         let mut readers = Vec::new();
         let mut i = 0;
         while i < self.calls.len() {
-            if self.calls[i].stage != Stage::InFlight && !self.calls[i].is_candidate(now) {
+            if self.calls[i].stage != Stage::InFlight && !self.calls[i].was_candidate(now) {
                 let call = self.calls.remove(i);
                 if !readers.contains(&call.reader) {
                     readers.push(call.reader);
@@ -347,24 +500,30 @@ impl Server {
         }
     }
 
-    /// Takes the next call that is complete, or has waited long enough.
-    pub(crate) fn complete(&mut self, now: u64) -> Option<Call> {
+    /// Takes the next call that is complete, or has waited long enough; and what was seen after its reply.
+    pub(crate) fn complete(&mut self, now: u64) -> Option<(Call, Option<Observed>)> {
         let first = self.closing.first_entry()?;
         let c = first.get();
         let late = now >= c.settled_ns.saturating_add(CLOSING_NS);
-        (c.drained && c.measured || late).then(|| first.remove().call)
+        if !(c.drained && c.measured || late) {
+            return None;
+        }
+        let c = first.remove();
+        let observed = self.observed(c.call.info.number, c.drained);
+        Some((c.call, observed))
     }
 
     /// Ends all calls that still wait: the server is gone.
     pub(crate) fn abandon(&mut self, now: u64) {
         self.window = None;
+        self.unwatch(now);
         self.others.clear();
         for call in &mut self.calls {
             if matches!(call.stage, Stage::InFlight | Stage::Cancelled { .. } | Stage::Settling { .. }) {
                 if call.stage == Stage::InFlight {
                     call.ended_ns = now;
                 }
-                call.stage = Stage::Settling { until: now };
+                call.stage = Stage::Settling { until: now, configured: now };
             }
         }
     }

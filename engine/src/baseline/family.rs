@@ -1,10 +1,8 @@
 //! A set of members, how often each was seen, and in which sessions.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::risk::{Alarms, WEAK};
@@ -38,6 +36,19 @@ impl Member {
     pub fn sessions(&self) -> u32 {
         self.halves[0] + self.halves[1]
     }
+
+    fn learn(&mut self, when: When) {
+        if self.sessions() == 0 || self.last_session != when.session {
+            self.halves[(when.session % 2) as usize] += 1;
+            self.last_session = when.session;
+        }
+        self.last_utc = self.last_utc.max(when.utc);
+        if when.first_call {
+            self.first_calls = self.first_calls.saturating_add(when.count);
+        } else {
+            self.count = self.count.saturating_add(when.count);
+        }
+    }
 }
 
 /// One set.
@@ -68,25 +79,17 @@ impl Family {
 
     /// Learns an occurrence; false when there was no room.
     pub(crate) fn learn(&mut self, name: &Arc<str>, when: When, capacity: usize) -> bool {
-        if !self.members.contains_key(name) && self.members.len() >= capacity {
+        if let Some(m) = self.members.get_mut(name) {
+            m.learn(when);
+            return true;
+        }
+        if self.members.len() >= capacity {
             self.refused += 1;
             return false;
         }
-        let m = self.members.entry(Arc::clone(name)).or_insert(Member {
-            first_session: when.session,
-            first_utc: when.utc,
-            ..Member::default()
-        });
-        if m.sessions() == 0 || m.last_session != when.session {
-            m.halves[(when.session % 2) as usize] += 1;
-            m.last_session = when.session;
-        }
-        m.last_utc = m.last_utc.max(when.utc);
-        if when.first_call {
-            m.first_calls = m.first_calls.saturating_add(when.count);
-        } else {
-            m.count = m.count.saturating_add(when.count);
-        }
+        let mut m = Member { first_session: when.session, first_utc: when.utc, ..Member::default() };
+        m.learn(when);
+        self.members.insert(Arc::clone(name), m);
         true
     }
 

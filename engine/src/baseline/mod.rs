@@ -4,6 +4,7 @@
 //! - [`roots`], [`general`]: names in terms that hold on the next call and the next host
 //! - [`family`]: sets with incidence by session; [`numbers`]: histograms and session maxima
 //! - [`risk`]: which of them may be tested within the budget of false findings
+//! - [`settling`]: how long its tools work after their replies
 //! - [`view`]: what people are shown
 
 pub mod family;
@@ -11,21 +12,19 @@ pub mod general;
 pub mod numbers;
 pub mod risk;
 pub mod roots;
+pub mod settling;
 #[cfg(test)]
 mod simulation_tests;
 pub mod view;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use family::{Family, When};
 use numbers::{Metric, Number};
 use risk::Alarms;
+use settling::Settling;
 
 use crate::{
     act::{Access, Act},
@@ -198,9 +197,62 @@ pub struct ScopeBaseline {
     /// Numbers of steady calls.
     #[serde(with = "as_pairs")]
     numbers: BTreeMap<(bool, Metric), NumberBox>,
+    #[serde(skip)]
+    tested: Tested,
 }
 
 impl ScopeBaseline {
+    /// Seen in enough sessions to be tested: what was seen in few says little about the next, whatever the
+    /// whole says.
+    fn is_known(&self) -> bool {
+        u64::from(self.sessions) >= FEWEST_SESSIONS
+    }
+
+    fn novelty(&self, item: &Item) -> Novelty {
+        let sets = self.sets.get(&item.dimension);
+        let mut novelty = Novelty { new: false, tested: None };
+        for (level, name) in item.levels.iter().enumerate() {
+            if sets.is_some_and(|sets| sets[level].has(name)) {
+                if level == 0 {
+                    break;
+                }
+                continue;
+            }
+            novelty.new = true;
+            if self.tested.set(item.dimension, level) {
+                novelty.tested = Some(level);
+            }
+        }
+        novelty
+    }
+
+    /// Calls `f` with each test that may be made of it, in one order always, and its alarms.
+    fn each_test(&self, mut f: impl FnMut(Test, &dyn Fn() -> Alarms)) {
+        if !self.is_known() {
+            return;
+        }
+        for dimension in DIMENSIONS {
+            for level in 0..levels_of(dimension) {
+                let family = self.sets.get(&dimension).map(|sets| &sets[level]);
+                if family.is_some_and(|f| f.refused > 0 || !is_closed(dimension, level, f)) {
+                    continue;
+                }
+                let rank = rank(dimension, level);
+                f(Test::Set(dimension, level), &|| {
+                    family.map(|f| f.alarms(rank)).unwrap_or(Alarms { rank, ..Alarms::default() })
+                });
+            }
+        }
+        for metric in Metric::ALL {
+            for first in [false, true] {
+                f(Test::Number(first, metric), &|| {
+                    let single = self.numbers.get(&(first, metric)).and_then(|n| n.0.single());
+                    Alarms { sessions: single.into_iter().collect(), rank: 1, ..Alarms::default() }
+                });
+            }
+        }
+    }
+
     /// The coarsest members of a dimension, most frequent first.
     #[must_use]
     pub fn coarse(&self, dimension: Dimension) -> Vec<&Arc<str>> {
@@ -243,12 +295,44 @@ mod as_pairs {
     }
 }
 
-/// Which alarm a tested family is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Test {
-    Set(ScopeKey, Dimension, usize),
-    Number(ScopeKey, bool, Metric),
+/// What of a scope is tested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tested {
+    /// One bit a level, by dimension.
+    sets: [u8; DIMENSIONS.len()],
+    /// One bit a metric: of steady calls, and of first ones.
+    numbers: [u16; 2],
 }
+
+/// Which alarm of a scope a tested family is.
+#[derive(Clone, Copy, Debug)]
+enum Test {
+    Set(Dimension, usize),
+    Number(bool, Metric),
+}
+
+impl Tested {
+    fn add(&mut self, test: Test) {
+        match test {
+            Test::Set(dimension, level) => self.sets[dimension as usize] |= 1 << level,
+            Test::Number(first, metric) => self.numbers[usize::from(first)] |= 1 << metric as u32,
+        }
+    }
+
+    fn any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn set(&self, dimension: Dimension, level: usize) -> bool {
+        self.sets[dimension as usize] >> level & 1 != 0
+    }
+
+    fn number(&self, first: bool, metric: Metric) -> bool {
+        self.numbers[usize::from(first)] >> metric as u32 & 1 != 0
+    }
+}
+
+const _: () = assert!(Metric::ALL.len() <= u16::BITS as usize && LEVELS <= u8::BITS as usize);
 
 /// Where a baseline stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -296,8 +380,9 @@ pub struct Baseline {
     pub too_large: bool,
     #[serde(with = "scopes_as_pairs")]
     scopes: BTreeMap<ScopeKey, ScopeBaseline>,
-    #[serde(skip)]
-    tested: BTreeSet<Test>,
+    /// Work after the reply, by tool.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    settling: BTreeMap<String, Settling>,
     /// Bound of the tested families.
     #[serde(skip)]
     bound: f64,
@@ -403,6 +488,35 @@ impl Baseline {
         }
     }
 
+    /// Learns how late a tool worked after a reply; the learned time, if there is one,
+    /// before and now.
+    pub(crate) fn learn_settling(
+        &mut self,
+        tool: &str,
+        latest_ns: u64,
+        session: u32,
+        configured_ns: u64,
+        limits: Limits,
+    ) -> (Option<u64>, Option<u64>) {
+        if !self.settling.contains_key(tool) {
+            if self.settling.len() >= limits.tools {
+                return (None, None);
+            }
+            self.settling.insert(tool.to_owned(), Settling::default());
+        }
+        let Some(settling) = self.settling.get_mut(tool) else {
+            return (None, None);
+        };
+        let before = settling.learned_ns();
+        settling.learn(latest_ns, session, configured_ns);
+        (before, settling.learned_ns())
+    }
+
+    /// Work after the reply, by tool.
+    pub fn settling(&self) -> impl Iterator<Item = (&str, &Settling)> {
+        self.settling.iter().map(|(tool, s)| (tool.as_str(), s))
+    }
+
     fn scope_mut(&mut self, scope: &ScopeKey, limits: Limits) -> Option<&mut ScopeBaseline> {
         if !self.scopes.contains_key(scope) {
             if self.scopes.len() >= limits.tools {
@@ -422,7 +536,7 @@ impl Baseline {
     /// Whether a scope was seen in enough sessions to be tested.
     #[must_use]
     pub fn knows(&self, scope: &ScopeKey) -> bool {
-        self.scopes.get(scope).is_some_and(|s| u64::from(s.sessions) >= FEWEST_SESSIONS)
+        self.scopes.get(scope).is_some_and(ScopeBaseline::is_known)
     }
 
     /// Names of the tools that it knows.
@@ -433,24 +547,24 @@ impl Baseline {
     /// The coarsest level at which an item is new in a scope, if that level may be tested. `seen`: whether
     /// it is new at any level at all, tested or not.
     pub(crate) fn novelty(&self, scope: &ScopeKey, item: &Item) -> Novelty {
-        let Some(s) = self.scopes.get(scope) else {
-            return Novelty { new: true, tested: None };
-        };
-        let sets = s.sets.get(&item.dimension);
-        let mut novelty = Novelty { new: false, tested: None };
-        for (level, name) in item.levels.iter().enumerate() {
-            if sets.is_some_and(|sets| sets[level].has(name)) {
-                if level == 0 {
-                    break;
-                }
+        self.scopes.get(scope).map_or(Novelty { new: true, tested: None }, |s| s.novelty(item))
+    }
+
+    /// The level at which an item is new for every tool that is known; `None` when any tool has it.
+    pub(crate) fn novelty_for_tools(&self, item: &Item) -> Option<usize> {
+        let mut level = usize::MAX;
+        for (key, s) in &self.scopes {
+            if !matches!(key, ScopeKey::Tool(_)) {
                 continue;
             }
-            novelty.new = true;
-            if self.tested.contains(&Test::Set(scope.clone(), item.dimension, level)) {
-                novelty.tested = Some(level);
+            let novelty = s.novelty(item);
+            if s.is_known() {
+                level = level.min(novelty.tested?);
+            } else if !novelty.new {
+                return None;
             }
         }
-        novelty
+        (level != usize::MAX).then_some(level)
     }
 
     /// Where a number of a scope becomes an alarm, if it is tested; and the highest seen.
@@ -460,10 +574,7 @@ impl Baseline {
         first: bool,
         metric: Metric,
     ) -> Option<(u64, u64, u64)> {
-        if !self.tested.contains(&Test::Number(scope.clone(), first, metric)) {
-            return None;
-        }
-        let s = self.scopes.get(scope)?;
+        let s = self.scopes.get(scope).filter(|s| s.tested.number(first, metric))?;
         match s.numbers.get(&(first, metric)) {
             Some(n) => Some((n.0.limit(), n.0.max(), n.0.count())),
             // Only values above nothing are kept.
@@ -475,48 +586,33 @@ impl Baseline {
     }
 
     /// Chooses what is tested so that false findings stay within `allowed`: the highest chance that a
-    /// session may have one.
-    pub(crate) fn assess(&mut self, allowed: f64) {
-        let mut tests = Vec::new();
+    /// session may have one. True when something else is tested than before.
+    pub(crate) fn assess(&mut self, allowed: f64) -> bool {
         let mut alarms = Vec::new();
-        let trials = u64::from(self.trials);
-        for (key, s) in &self.scopes {
-            // What was seen in few sessions says little about the next, whatever the whole says.
-            if u64::from(s.sessions) < FEWEST_SESSIONS {
-                continue;
-            }
-            for dimension in DIMENSIONS {
-                for level in 0..levels_of(dimension) {
-                    let family = s.sets.get(&dimension).map(|sets| &sets[level]);
-                    if family.is_some_and(|f| f.refused > 0 || !is_closed(dimension, level, f)) {
-                        continue;
-                    }
-                    tests.push(Test::Set(key.clone(), dimension, level));
-                    let rank = rank(dimension, level);
-                    alarms
-                        .push(family.map(|f| f.alarms(rank)).unwrap_or(Alarms { rank, ..Alarms::default() }));
-                }
-            }
-            for metric in Metric::ALL {
-                for first in [false, true] {
-                    let single = s.numbers.get(&(first, metric)).and_then(|n| n.0.single());
-                    tests.push(Test::Number(key.clone(), first, metric));
-                    alarms.push(Alarms {
-                        sessions: single.into_iter().collect(),
-                        rank: 1,
-                        ..Alarms::default()
-                    });
-                }
-            }
+        for s in self.scopes.values() {
+            s.each_test(|_, of| alarms.push(of()));
         }
-        let choice = risk::choose(&alarms, trials, allowed);
+        let choice = risk::choose(&alarms, u64::from(self.trials), allowed);
         self.bound = choice.bound;
         self.allowed = allowed;
-        self.tested =
-            tests.into_iter().zip(&choice.tested).filter(|(_, tested)| **tested).map(|(t, _)| t).collect();
-        if self.state == State::Learning && !self.tested.is_empty() {
-            self.state = State::Active;
+        let mut chosen = choice.tested.iter();
+        let (mut changed, mut any) = (false, false);
+        for s in self.scopes.values_mut() {
+            let mut tested = Tested::default();
+            s.each_test(|test, _| {
+                if chosen.next() == Some(&true) {
+                    tested.add(test);
+                }
+            });
+            changed |= tested != s.tested;
+            any |= tested.any();
+            s.tested = tested;
         }
+        if self.state == State::Learning && any {
+            self.state = State::Active;
+            changed = true;
+        }
+        changed
     }
 
     /// Upper 95 % bound on the chance that a session has a false finding.

@@ -70,6 +70,10 @@ pub struct Scope {
     pub testable: bool,
     /// Why not.
     pub because: String,
+    /// Of a tool: effects may be its own until so long after a reply; none while the configured time holds.
+    pub settle_ms: Option<f64>,
+    /// Of a tool: the share of its replies that work came after, if any were observed.
+    pub late_share: Option<f64>,
     /// Sets.
     pub dimensions: Vec<Set>,
     /// Numbers.
@@ -204,9 +208,8 @@ impl Baseline {
         if let Some(s) = self.scopes.get(key) {
             (sessions, calls) = (s.sessions, s.calls);
             for dimension in DIMENSIONS {
-                let tested_levels: Vec<usize> = (0..levels_of(dimension))
-                    .filter(|&level| self.tested.contains(&super::Test::Set(key.clone(), dimension, level)))
-                    .collect();
+                let tested_levels: Vec<usize> =
+                    (0..levels_of(dimension)).filter(|&level| s.tested.set(dimension, level)).collect();
                 let Some(sets) = s.sets.get(&dimension) else {
                     continue;
                 };
@@ -242,9 +245,7 @@ impl Baseline {
                 }
             }
         }
-        let testable = self.tested.iter().any(|t| match t {
-            super::Test::Set(k, ..) | super::Test::Number(k, ..) => k == key,
-        });
+        let testable = self.scopes.get(key).is_some_and(|s| s.tested.any());
         let because = if testable {
             String::new()
         } else if u64::from(sessions) < super::FEWEST_SESSIONS {
@@ -253,7 +254,21 @@ impl Baseline {
             format!("not yet testable: needs {} more sessions", self.needs_sessions())
         };
         let suffix = if first { " (first call)" } else { "" };
-        Scope { scope: format!("{key}{suffix}"), sessions, calls, testable, because, dimensions, numbers }
+        let settling = match key {
+            ScopeKey::Tool(tool) => self.settling.get(tool),
+            _ => None,
+        };
+        Scope {
+            scope: format!("{key}{suffix}"),
+            sessions,
+            calls,
+            testable,
+            because,
+            settle_ms: settling.and_then(|s| s.learned_ns()).map(|ns| ns as f64 / 1e6),
+            late_share: settling.filter(|s| s.observed > 0).map(|s| s.late_share()),
+            dimensions,
+            numbers,
+        }
     }
 }
 

@@ -191,6 +191,9 @@ impl Engine {
         let Some(tree) = self.trees.remove(&id) else {
             return;
         };
+        if let Some(server) = &tree.server {
+            self.ambiguity.add(server.ambiguity);
+        }
         self.procs.retain(|_, p| p.tree != id);
         for channel in [tree.request.channel, tree.reply.channel] {
             // Another tree may share it: a shell that launched several.

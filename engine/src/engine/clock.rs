@@ -58,7 +58,8 @@ impl Engine {
     /// Tells the calls that are complete.
     pub(super) fn tell_complete(&mut self, out: &mut Vec<Output>) {
         for tree in self.trees.values_mut() {
-            while let Some(call) = tree.server.as_mut().and_then(|s| s.complete(self.now_ns)) {
+            while let Some((call, observed)) = tree.server.as_mut().and_then(|s| s.complete(self.now_ns)) {
+                self.observed.extend(observed.map(|o| (tree.id, o)));
                 finish(self.utc_minus_boot_ns, tree, call, out);
             }
         }

@@ -12,7 +12,7 @@ use crate::{
     charge::{Base, Charge},
     effect,
     input::{Digest, Existing},
-    output::{Basis, Effect, EffectLine, Line, Output, Process},
+    output::{Basis, Effect, EffectLine, Line, Output, Process, SyscallAbi},
     record::{Event, Record},
     text,
     tree::{Stream, Tree},
@@ -227,7 +227,10 @@ impl Engine {
         let home = self.home(tree).and_then(|home| self.trees.get_mut(&home));
         let running = home.as_ref().is_some_and(|t| t.pre_existing);
         let window = match home.and_then(|t| t.server.as_mut()) {
-            Some(server) => server.window(at),
+            Some(server) => {
+                server.acts(at);
+                server.window(at)
+            }
             None => {
                 let base = if running { Base::UnknownStart } else { Base::Startup };
                 Charge::new(Some(base), Vec::new(), Basis::Window)
@@ -292,6 +295,12 @@ impl Engine {
         let mut outlived = false;
         if let Some(server) = &mut tree.server {
             outlived = tally(server, &said.charge, &effect, count);
+            if !matches!(*effect, Effect::Syscall { .. }) {
+                server.ambiguity.count(&said.charge, count);
+            }
+            if repeat && said.charge.scope.basis == Basis::Window && !waits(&effect) {
+                server.repeated(said.at_ns);
+            }
         }
         if repeat {
             outlived = said.outlived;
@@ -341,4 +350,13 @@ impl Engine {
         };
         self.say(&first, effect, count, true, out);
     }
+}
+
+/// System calls by which a thread waits or wakes another. What a woken thread does is an effect of its own, so
+/// how often it woke says nothing of when the work ended.
+fn waits(effect: &Effect) -> bool {
+    // poll, select, sched_yield, nanosleep, futex, restart_syscall, clock_nanosleep, epoll_wait, pselect6,
+    // ppoll, epoll_pwait, epoll_pwait2
+    const WAITING: [u32; 12] = [7, 23, 24, 35, 202, 219, 230, 232, 270, 271, 281, 441];
+    matches!(effect, Effect::Syscall { abi: SyscallAbi::X86_64, nr } if WAITING.contains(nr))
 }

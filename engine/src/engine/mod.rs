@@ -16,14 +16,17 @@ use std::{
     sync::Arc,
 };
 
+use serde::Serialize;
+
 use crate::{
     charge::{Base, Charge},
     finding::Finding,
     input::{Fact, Input},
     judge::Judge,
     mcp::Frame,
-    output::{CoverageLine, Effect, Line, LostLine, Output, Process, Time},
+    output::{CoverageLine, Effect, Line, LostLine, Output, Process, ServerEvent, Time},
     record,
+    server::{Ambiguity, Observed},
     tree::Tree,
 };
 
@@ -89,6 +92,28 @@ pub struct Engine {
     frames: Vec<Frame>,
     judge: Judge,
     findings: Vec<Finding>,
+    /// What was seen after replies, by tree; the judge learns from it.
+    observed: Vec<(u64, Observed)>,
+    /// Of servers that are gone.
+    ambiguity: Ambiguity,
+}
+
+/// Shares of effects that were ambiguous: of calls of several tools, or of none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct AmbiguousShare {
+    /// Had every tool settled by the configured time.
+    pub before: f64,
+    /// With the learned times.
+    pub after: f64,
+    /// Effects, system calls left out.
+    pub effects: u64,
+}
+
+impl From<Ambiguity> for AmbiguousShare {
+    fn from(a: Ambiguity) -> Self {
+        let share = |n: u64| n as f64 / a.effects.max(1) as f64;
+        Self { before: share(a.before), after: share(a.after), effects: a.effects }
+    }
 }
 
 impl Engine {
@@ -112,16 +137,39 @@ impl Engine {
         self.judge.take_dirty()
     }
 
+    /// How many effects were ambiguous, over all servers since the start.
+    pub fn ambiguous_share(&self) -> AmbiguousShare {
+        let mut all = self.ambiguity;
+        for s in self.trees.values().filter_map(|t| t.server.as_ref()) {
+            all.add(s.ambiguity);
+        }
+        all.into()
+    }
+
+    /// The same, of one running server, by its id.
+    pub fn ambiguous_share_of(&self, server: &str) -> Option<AmbiguousShare> {
+        let server = self.trees.values().filter_map(|t| t.server.as_ref()).find(|s| s.shown.id == server)?;
+        Some(server.ambiguity.into())
+    }
+
     /// The one entry.
     pub fn apply(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
         let from = out.len();
         self.take_in(input, out);
         let mut findings = std::mem::take(&mut self.findings);
+        let mut settle_anew = false;
         for output in &out[from..] {
             if let Output::Line(line) = output {
                 self.judge.observe(line, &mut findings);
+                if let Line::Server(line) = &**line
+                    && matches!(line.event, ServerEvent::Found | ServerEvent::Identified)
+                {
+                    settle_anew = true;
+                }
             }
         }
+        settle_anew |= matches!(input, Input::Fact { fact: Fact::Command(_) | Fact::Restore(_), .. });
+        self.learn_settling(settle_anew);
         match input {
             Input::Tick { now_ns } => self.judge.tick(now_ns, &mut findings),
             Input::Fact { fact: Fact::Stop, .. } => self.judge.finish(&mut findings),
@@ -149,6 +197,28 @@ impl Engine {
                 self.now_ns = self.now_ns.max(now_ns);
                 self.on_fact(fact, out);
             }
+        }
+    }
+
+    /// Teaches the judge what was seen after replies, and hands what it knows to the servers.
+    fn learn_settling(&mut self, mut anew: bool) {
+        for (tree, seen) in self.observed.drain(..) {
+            let Some(server) = self.trees.get_mut(&tree).and_then(|t| t.server.as_mut()) else {
+                continue;
+            };
+            let id = &server.shown.id;
+            let (before, now) = self.judge.learn_settling(id, &seen.tool, seen.latest_ns, self.settle_ns);
+            server.set_settling(seen.tool, now);
+            // Another process of the same server may run.
+            anew |= before != now;
+        }
+        if !anew {
+            return;
+        }
+        for server in self.trees.values_mut().filter_map(|t| t.server.as_mut()) {
+            let learned = self.judge.settling(&server.shown.id);
+            let learned = learned.map(|(tool, ns)| (tool.into(), ns)).collect();
+            server.settle_by(learned);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Judge, ModeRule, calls::Waiting};
+use super::{Config, Judge, ModeRule, calls::Waiting, instance::Instance};
 use crate::{
     baseline::Baseline,
     detect::Thresholds,
@@ -88,6 +88,12 @@ impl Judge {
     /// # Errors
     /// When there is no such thing.
     pub fn command(&mut self, command: &Command) -> Result<String, String> {
+        let answer = self.decide(command);
+        self.instances.values_mut().for_each(Instance::forget_verdicts);
+        answer
+    }
+
+    fn decide(&mut self, command: &Command) -> Result<String, String> {
         match command {
             Command::Configure { config } => {
                 self.config = config.clone();
@@ -108,7 +114,6 @@ impl Judge {
                 })?;
                 let count = set.rules().len();
                 self.rules = Arc::new(set);
-                self.instances.values_mut().for_each(|i| i.policy.forget());
                 Ok(format!("{count} rules of {} files are in force", files.len()))
             }
             Command::Detectors { thresholds, resolvers } => {
@@ -189,6 +194,7 @@ impl Judge {
         self.waiting.extend(stored.waiting);
         self.modes.extend(stored.modes);
         self.assess_all();
+        self.instances.values_mut().for_each(Instance::forget_verdicts);
     }
 
     /// All that is to be kept.

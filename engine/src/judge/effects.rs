@@ -46,15 +46,18 @@ impl Judge {
         if self.config.rules {
             found.extend(preloaded(line));
         }
-        let items = i.items(&line.effect);
-        if items.is_empty() {
+        let Some(look) = i.look(line).filter(|look| !look.items.is_empty()) else {
             self.enter(line, found);
             return;
+        };
+        if look.clean && found.is_empty() {
+            self.enter_after(line, found, &look.items, true);
+            return;
         }
-        let scopes = scopes(&line.scope);
+        let scopes = &*look.scopes;
         let mut allowed = 0_u64;
         let (mut compare, mut exempts) = (self.config.baselines, true);
-        if self.config.rules {
+        if self.config.rules && !look.unruled {
             let selected: Vec<_> = scopes.iter().map(|s| i.policy.of(&self.rules, &i.who, s)).collect();
             compare &= !selected.iter().any(|s| s.learned() == Learned::Ignore);
             exempts &= !selected.iter().all(|s| s.learned() == Learned::Only);
@@ -99,9 +102,11 @@ impl Judge {
                 n += u32::from(!matches!(act, Act::Sni { .. }));
             });
         }
+        // `learned: ignore` and its like are the rules' word, too.
+        let unruled = allowed == 0 && compare == self.config.baselines && found.is_empty();
         if compare {
             let exempt = if exempts { allowed } else { 0 };
-            self.compare(line, &items, exempt, &scopes, &mut found);
+            self.compare(line, &look.items, exempt, scopes, &mut found);
         }
         // What is a finding is not learned; what is bad is no company for anything that is.
         let bad = found.iter().any(|f| f.severity >= Severity::Medium);
@@ -110,12 +115,17 @@ impl Judge {
             if bad {
                 i.taint(&line.scope);
             }
-            if (!odd || bad)
-                && let Some(p) = i.pending(&line.scope)
-            {
-                for item in items.iter() {
-                    p.add(item, line.count);
-                }
+            i.was_clean(&look, &line.effect, unruled, !odd);
+        }
+        self.enter_after(line, found, &look.items, !odd || bad);
+    }
+
+    /// Keeps what may be learned, then enters what was found.
+    fn enter_after(&mut self, line: &EffectLine, found: Vec<Found>, items: &[Arc<Item>], learn: bool) {
+        if learn && let Some(p) = self.instances.get_mut(&line.server.id).and_then(|i| i.pending(&line.scope))
+        {
+            for item in items {
+                p.add(item, line.count);
             }
         }
         self.enter(line, found);
@@ -356,23 +366,9 @@ fn new_for_all(baseline: &Baseline, scopes: &[ScopeKey], item: &Item) -> Option<
         let found = if known || !matches!(scope, ScopeKey::Tool(_)) {
             baseline.novelty(scope, item).tested
         } else {
-            new_for_any_tool(baseline, item)
+            baseline.novelty_for_tools(item)
         };
         level = level.min(found?);
-    }
-    (level != usize::MAX).then_some(level)
-}
-
-fn new_for_any_tool(baseline: &Baseline, item: &Item) -> Option<usize> {
-    let mut level = usize::MAX;
-    for tool in baseline.tools() {
-        let key = ScopeKey::Tool(tool.to_owned());
-        let novelty = baseline.novelty(&key, item);
-        if baseline.knows(&key) {
-            level = level.min(novelty.tested?);
-        } else if !novelty.new {
-            return None;
-        }
     }
     (level != usize::MAX).then_some(level)
 }

@@ -1,10 +1,12 @@
 //! One running server as the judge sees it: what its calls did so far.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     hash::{BuildHasher as _, Hash, RandomState},
     sync::Arc,
 };
+
+use foldhash::HashMap;
 
 use crate::{
     act,
@@ -12,13 +14,15 @@ use crate::{
     detect::Detectors,
     finding::{Kind, Severity},
     output::{CallLine, Context, Effect, EffectLine, Process, Scope, ScopeKind, ServerRef},
-    rules::Who,
+    rules::{Who, units::Day},
 };
 
 use super::{book::Cause, policy::Policy};
 
 /// Items of effects remembered; beyond that they are made anew.
 const CACHED: usize = 4096;
+/// Sets of scopes that effects belonged to, remembered.
+const SCOPES: usize = 1024;
 /// Processes remembered, for evidence.
 const PROCESSES: usize = 4096;
 /// Calls remembered, for evidence.
@@ -58,6 +62,48 @@ impl Pending {
     }
 }
 
+/// An effect that was seen before.
+#[derive(Debug)]
+struct Known {
+    /// Its acts in general terms.
+    items: Arc<[Arc<Item>]>,
+    /// For which sets of scopes it was clean.
+    clean: Bits,
+    /// For which of them rules had nothing to say, not even that it is allowed.
+    unruled: Bits,
+}
+
+/// One bit a set of scopes.
+#[derive(Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn has(&self, n: usize) -> bool {
+        self.0.get(n / 64).is_some_and(|bits| bits >> (n % 64) & 1 != 0)
+    }
+
+    fn add(&mut self, n: usize) {
+        if self.0.len() <= n / 64 {
+            self.0.resize(n / 64 + 1, 0);
+        }
+        self.0[n / 64] |= 1 << (n % 64);
+    }
+}
+
+/// What is known of an effect.
+pub(super) struct Look {
+    pub(super) items: Arc<[Arc<Item>]>,
+    /// The scopes that it may belong to.
+    pub(super) scopes: Arc<[ScopeKey]>,
+    /// Neither rules nor the baseline had anything to say of it in these scopes, and nothing that they
+    /// judge by has changed since: it only counts.
+    pub(super) clean: bool,
+    /// That holds for rules, at least.
+    pub(super) unruled: bool,
+    effect: u64,
+    set: usize,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -81,8 +127,16 @@ pub(super) struct Instance {
     pub(super) called: HashMap<String, u64>,
     pub(super) recent: VecDeque<String>,
     processes: HashMap<u32, (Arc<Process>, u32)>,
-    cache: HashMap<u64, Arc<[Arc<Item>]>>,
+    /// Effects by a keyed hash that a server cannot find collisions of (SipHash): a hit is not compared.
+    cache: HashMap<u64, Known>,
     hasher: RandomState,
+    /// Sets of scopes, in the order in which they were first seen.
+    sets: Vec<Arc<[ScopeKey]>>,
+    places: HashMap<Arc<[ScopeKey]>, usize>,
+    /// The latest scope, and the place of its set: most effects have that of the one before.
+    latest: Option<(Arc<Scope>, usize)>,
+    /// Day for which effects are known to be clean: exceptions of rules end.
+    day: Day,
     pub(super) detectors: Detectors,
     pub(super) policy: Policy,
     /// As rules see it.
@@ -104,15 +158,19 @@ impl Instance {
             session: 0,
             counted: false,
             partial: false,
-            calls: HashMap::new(),
+            calls: HashMap::default(),
             startup: Some(Pending::default()),
             ambient: Pending::default(),
             ambient_ns: now,
-            called: HashMap::new(),
+            called: HashMap::default(),
             recent: VecDeque::new(),
-            processes: HashMap::new(),
-            cache: HashMap::new(),
+            processes: HashMap::default(),
+            cache: HashMap::default(),
             hasher: RandomState::new(),
+            sets: Vec::new(),
+            places: HashMap::default(),
+            latest: None,
+            day: Day::default(),
             detectors: Detectors::default(),
             policy: Policy::default(),
             who: Who::default(),
@@ -122,16 +180,25 @@ impl Instance {
         }
     }
 
-    /// The acts of an effect in general terms.
-    pub(super) fn items(&mut self, effect: &Effect) -> Arc<[Arc<Item>]> {
+    /// What is known of an effect; `None` if it is no act that anybody judges.
+    pub(super) fn look(&mut self, line: &EffectLine) -> Option<Look> {
+        let effect = &*line.effect;
         if !has_acts(effect) {
-            return Arc::default();
+            return None;
         }
+        let today = Day::of_utc_ns(line.time.utc);
+        if today != self.day {
+            self.day = today;
+            self.forget_verdicts();
+        }
+        let set = self.scope_set(&line.scope);
+        let scopes = self.sets.get(set).map(Arc::clone).unwrap_or_default();
         let mut state = self.hasher.build_hasher();
         hash(effect, &mut state);
         let key = std::hash::Hasher::finish(&state);
-        if let Some(items) = self.cache.get(&key) {
-            return Arc::clone(items);
+        if let Some(known) = self.cache.get(&key) {
+            let (clean, unruled) = (known.clean.has(set), known.unruled.has(set));
+            return Some(Look { items: Arc::clone(&known.items), scopes, clean, unruled, effect: key, set });
         }
         let mut items = Vec::new();
         act::each(effect, |a| items.extend(baseline::item(&a, &self.roots).map(Arc::new)));
@@ -139,8 +206,74 @@ impl Instance {
         if self.cache.len() >= CACHED {
             self.cache.clear();
         }
-        self.cache.insert(key, Arc::clone(&items));
-        items
+        let known = Known { items: Arc::clone(&items), clean: Bits::default(), unruled: Bits::default() };
+        self.cache.insert(key, known);
+        Some(Look { items, scopes, clean: false, unruled: false, effect: key, set })
+    }
+
+    /// Nothing was to be said of an effect: that holds until something changes that it was judged by.
+    ///
+    /// Learning does not: members and sessions only become more, and a scope that becomes known by them is
+    /// not tested before the next assessment.
+    ///
+    /// `unruled`: of rules, that is; `clean`: of the baseline, too.
+    pub(super) fn was_clean(&mut self, look: &Look, effect: &Effect, unruled: bool, clean: bool) {
+        if !same_for_all(effect) {
+            return;
+        }
+        if let Some(known) = self.cache.get_mut(&look.effect) {
+            if unruled {
+                known.unruled.add(look.set);
+            }
+            if clean {
+                known.clean.add(look.set);
+            }
+        }
+    }
+
+    /// Rules, modes or settings changed: everything is judged anew.
+    pub(super) fn forget_verdicts(&mut self) {
+        for known in self.cache.values_mut() {
+            known.clean.0.clear();
+            known.unruled.0.clear();
+        }
+        self.policy.forget();
+    }
+
+    /// Something else is tested: everything is compared anew.
+    pub(super) fn forget_comparisons(&mut self) {
+        self.cache.values_mut().for_each(|known| known.clean.0.clear());
+    }
+
+    /// It became known who it is: its effects are called otherwise.
+    pub(super) fn forget_names(&mut self) {
+        self.cache.clear();
+        self.policy.forget();
+    }
+
+    fn scope_set(&mut self, scope: &Arc<Scope>) -> usize {
+        if let Some((latest, set)) = &self.latest
+            && Arc::ptr_eq(latest, scope)
+        {
+            return *set;
+        }
+        let keys = scopes(scope);
+        let set = match self.places.get(&*keys) {
+            Some(set) => *set,
+            None => {
+                if self.sets.len() >= SCOPES {
+                    self.sets.clear();
+                    self.places.clear();
+                    self.forget_verdicts();
+                }
+                let keys: Arc<[ScopeKey]> = keys.into();
+                self.sets.push(Arc::clone(&keys));
+                self.places.insert(keys, self.sets.len() - 1);
+                self.sets.len() - 1
+            }
+        };
+        self.latest = Some((Arc::clone(scope), set));
+        set
     }
 
     /// Remembers who started whom.
@@ -273,21 +406,37 @@ fn has_acts(effect: &Effect) -> bool {
     )
 }
 
-/// What of an effect makes its items; the rest (results, sizes) may differ.
+/// Whether it is judged alike whoever does it, and however it ends: `/proc/PID` is another's or one's own,
+/// and the result of a special call is no part of its hash.
+fn same_for_all(effect: &Effect) -> bool {
+    match effect {
+        Effect::Open { path, .. } => !path.starts_with("/proc/"),
+        Effect::PathOp { path, to, .. } => {
+            !path.starts_with("/proc/") && !to.as_deref().is_some_and(|to| to.starts_with("/proc/"))
+        }
+        Effect::Special { .. } => false,
+        _ => true,
+    }
+}
+
+/// What of an effect makes its items and decides what rules say of it; the rest (results, sizes) may differ.
 fn hash<H: std::hash::Hasher>(effect: &Effect, state: &mut H) {
     std::mem::discriminant(effect).hash(state);
     match effect {
-        Effect::Open { path, read, write, create, truncate, .. } => {
+        Effect::Open { path, truncated, read, write, create, truncate, directory, .. } => {
             path.hash(state);
-            (*read, *write, *create, *truncate).hash(state);
+            let bits = [read, write, create, truncate, directory, truncated];
+            bits.into_iter().fold(0_u8, |all, bit| all << 1 | u8::from(*bit)).hash(state);
         }
-        Effect::Exec { path, argv, script, .. } => {
+        Effect::Exec { path, argv, script, memfd, deleted, env, .. } => {
             path.hash(state);
             argv.hash(state);
             script.hash(state);
+            env.hash(state);
+            (*memfd, *deleted).hash(state);
         }
-        Effect::PathOp { op, path, to, .. } => {
-            (*op as u8).hash(state);
+        Effect::PathOp { op, path, to, truncated, .. } => {
+            (*op as u8, *truncated).hash(state);
             path.hash(state);
             to.hash(state);
         }
@@ -301,7 +450,10 @@ fn hash<H: std::hash::Hasher>(effect: &Effect, state: &mut H) {
             (*op as u8).hash(state);
             path.hash(state);
         }
-        Effect::DnsQuery { name, .. } => name.hash(state),
+        Effect::DnsQuery { name, record, .. } => {
+            name.hash(state);
+            record.hash(state);
+        }
         Effect::TlsHello { sni, address, port } => {
             sni.hash(state);
             address.hash(state);

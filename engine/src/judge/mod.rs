@@ -22,10 +22,12 @@ mod policy;
 mod words;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
+
+use foldhash::HashMap;
 
 use crate::{
     baseline::{Baseline, Key, State, roots::Roots},
@@ -148,7 +150,7 @@ impl Judge {
                     i
                 });
                 i.who.server.clone_from(&line.server.name);
-                i.policy.forget();
+                i.forget_verdicts();
                 i.server = Arc::clone(&line.server);
                 i.context = Arc::clone(&line.context);
                 i.partial |= line.startup.partial;
@@ -218,7 +220,7 @@ impl Judge {
             roots: i.roots.given().map(str::to_owned).collect(),
             ..Who::default()
         };
-        i.policy.forget();
+        i.forget_names();
         // Gone before anybody could look: it is nobody in particular.
         let unknown = identity.name.is_empty() && identity.digest.is_none();
         if unknown || i.key.as_ref() == Some(&key) {
@@ -290,7 +292,39 @@ impl Judge {
         };
         let days = (now.saturating_sub(b.since_utc) as f64 / DAY_NS as f64).max(1.0);
         let rate = config.sessions_per_day.unwrap_or(f64::from(b.sessions) / days).max(0.01);
-        b.assess(config.budget_per_day / servers.max(1) as f64 / rate);
+        if b.assess(config.budget_per_day / servers.max(1) as f64 / rate) {
+            let judged = |i: &&mut Instance| i.key.as_ref() == Some(key) || i.compared.as_ref() == Some(key);
+            self.instances.values_mut().filter(judged).for_each(Instance::forget_comparisons);
+        }
+    }
+
+    /// A tool worked until so long after a reply, and nothing else ran: its learned settling time, if there is
+    /// one, before and now.
+    pub(crate) fn learn_settling(
+        &mut self,
+        server: &str,
+        tool: &str,
+        latest_ns: u64,
+        configured_ns: u64,
+    ) -> (Option<u64>, Option<u64>) {
+        let Some((i, key)) = self.instances.get(server).and_then(|i| Some((i, i.key.as_ref()?))) else {
+            return (None, None);
+        };
+        if !self.dirty.contains(key) {
+            self.dirty.insert(key.clone());
+        }
+        let limits = self.config.limits();
+        let Some(b) = self.baselines.get_mut(key) else {
+            return (None, None);
+        };
+        b.learn_settling(tool, latest_ns, i.session, configured_ns, limits)
+    }
+
+    /// Learned settling times of a running server's tools.
+    pub(crate) fn settling(&self, server: &str) -> impl Iterator<Item = (&str, u64)> {
+        let key = self.instances.get(server).and_then(|i| i.key.as_ref());
+        let known = key.and_then(|k| self.baselines.get(k)).into_iter().flat_map(Baseline::settling);
+        known.filter_map(|(tool, s)| Some((tool, s.learned_ns()?)))
     }
 
     fn mode(&self, server: &str, tool: Option<&str>) -> Mode {

@@ -46,6 +46,8 @@ struct Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PathGlob {
     segments: Box<[Segment]>,
+    /// One bit for each literal name: a path without one of them cannot match. See [`bit`].
+    names: u64,
 }
 
 /// A path pattern as written: what is known of it, and what waits for a server.
@@ -112,7 +114,7 @@ impl PathPattern {
         let known = template.base == Base::Top
             && !template.segments.iter().any(|segment| matches!(segment, Segment::User(_)));
         if known {
-            self.globs.push(PathGlob { segments: template.segments.into() });
+            self.globs.push(PathGlob::new(template.segments));
         } else {
             self.templates.push(template);
         }
@@ -145,7 +147,7 @@ impl PathPattern {
                 .collect();
             let Some(tail) = tail else { continue };
             if template.base == Base::Top {
-                out.push(PathGlob { segments: tail.into() });
+                out.push(PathGlob::new(tail));
                 continue;
             }
             for base in bases {
@@ -156,7 +158,7 @@ impl PathPattern {
                     continue;
                 }
                 let names = names.into_iter().map(|name| Segment::Literal(name.into()));
-                out.push(PathGlob { segments: names.chain(tail.iter().cloned()).collect() });
+                out.push(PathGlob::new(names.chain(tail.iter().cloned()).collect::<Box<[_]>>()));
             }
         }
     }
@@ -187,7 +189,19 @@ pub(super) struct PathView<'a> {
     /// Without its first and last slash; `None` when no pattern for whole paths can match.
     path: &'a str,
     heads: [&'a str; HEADS],
+    /// The bits of all its names.
+    names: u64,
     whole: bool,
+}
+
+/// One bit of 64 for a name: names that differ mostly have different ones.
+fn bit(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let (first, last) = (bytes.first().copied().unwrap_or(0), bytes.last().copied().unwrap_or(0));
+    let mixed = bytes.len().wrapping_mul(31)
+        ^ usize::from(first).wrapping_mul(7)
+        ^ usize::from(last).wrapping_mul(13);
+    1 << (mixed % 64)
 }
 
 /// Names looked at before the walk. Most patterns of a home tell by the third.
@@ -199,10 +213,14 @@ impl<'a> PathView<'a> {
         let rest = whole.unwrap_or(path);
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let mut heads = [""; HEADS];
-        for (head, name) in heads.iter_mut().zip(rest.split('/')) {
-            *head = name;
+        let mut names = 0;
+        for (n, name) in rest.split('/').enumerate() {
+            names |= bit(name);
+            if let Some(head) = heads.get_mut(n) {
+                *head = name;
+            }
         }
-        Self { path: rest, heads, whole: whole.is_some() }
+        Self { path: rest, heads, names, whole: whole.is_some() }
     }
 
     /// A path that the kernel programs had to cut: it has no beginning.
@@ -212,9 +230,19 @@ impl<'a> PathView<'a> {
 }
 
 impl PathGlob {
+    fn new(segments: impl Into<Box<[Segment]>>) -> Self {
+        let segments = segments.into();
+        let names = segments.iter().map(|s| if let Segment::Literal(text) = s { bit(text) } else { 0 });
+        let names = names.fold(0, |all, bit| all | bit);
+        Self { segments, names }
+    }
+
     /// Whether it matches. A cut path is matched only by patterns for any depth, and only when `cut`
     /// allows that.
     pub(super) fn matches(&self, path: &PathView<'_>, cut: bool) -> bool {
+        if self.names & !path.names != 0 {
+            return false;
+        }
         let any_depth = self.segments.first() == Some(&Segment::Deep);
         if !path.whole && (!cut || !path.is_cut() || !any_depth) {
             return false;

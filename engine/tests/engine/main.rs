@@ -8,3 +8,4 @@ mod learning;
 mod properties;
 mod running;
 mod schema;
+mod settling;
