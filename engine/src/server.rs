@@ -415,7 +415,8 @@ impl Server {
             call.reply_bytes = m.bytes;
             let configured = at.saturating_add(settle_ns);
             let cancelled = call.stage != Stage::InFlight;
-            let learned = self.settling.get(&call.info.tool).copied().filter(|ns| *ns < settle_ns && !cancelled);
+            let learned =
+                self.settling.get(&call.info.tool).copied().filter(|ns| *ns < settle_ns && !cancelled);
             let until = learned.map_or(configured, |ns| at.saturating_add(ns));
             call.stage = Stage::Settling { until, configured };
             let (number, tool) = (call.info.number, Arc::clone(&call.info.tool));

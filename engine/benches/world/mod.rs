@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use abi::{ABI, Chunk, Exec, Exit, Flow, Header, Net, Open, PathOp, Syscall, exec_flag, kind, net_op, path_op, side};
+use abi::{
+    ABI, Chunk, Exec, Exit, Flow, Header, Net, Open, PathOp, Syscall, exec_flag, kind, net_op, path_op, side,
+};
 use engine::{
     Engine, Input, Output,
     finding::Kind,
@@ -199,7 +201,17 @@ impl World {
         self.now += 1000;
         let tgid = root(server);
         let tree = 0x1000 + server;
-        Header { abi: ABI, kind, tgid, tid: tgid, at_ns: self.now, id: self.now, tree, uid: 1000, ..Header::default() }
+        Header {
+            abi: ABI,
+            kind,
+            tgid,
+            tid: tgid,
+            at_ns: self.now,
+            id: self.now,
+            tree,
+            uid: 1000,
+            ..Header::default()
+        }
     }
 
     fn begin(&mut self, server: u64) {
@@ -361,8 +373,7 @@ impl World {
         }
         self.now += 2000 * MS;
         tape.span = self.now - tape.began;
-        tape.moved =
-            self.positions.iter().zip(&before).map(|(a, b)| [a[0] - b[0], a[1] - b[1]]).collect();
+        tape.moved = self.positions.iter().zip(&before).map(|(a, b)| [a[0] - b[0], a[1] - b[1]]).collect();
         // Positions and time move as the tape is played.
         self.now = tape.began;
         self.positions = before;

@@ -17,11 +17,7 @@ pub mod settling;
 mod simulation_tests;
 pub mod view;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 

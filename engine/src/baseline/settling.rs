@@ -53,7 +53,8 @@ impl Settling {
         self.observed += 1;
         self.late += u64::from(latest_ns > 0);
         if self.learned_ns().is_some_and(|learned| learned < configured_ns && latest_ns >= learned) {
-            *self = Self { resets: self.resets + 1, observed: self.observed, late: self.late, ..Self::default() };
+            *self =
+                Self { resets: self.resets + 1, observed: self.observed, late: self.late, ..Self::default() };
             return;
         }
         self.replies += 1;

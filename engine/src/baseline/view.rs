@@ -204,9 +204,8 @@ impl Baseline {
         if let Some(s) = self.scopes.get(key) {
             (sessions, calls) = (s.sessions, s.calls);
             for dimension in DIMENSIONS {
-                let tested_levels: Vec<usize> = (0..levels_of(dimension))
-                    .filter(|&level| s.tested.set(dimension, level))
-                    .collect();
+                let tested_levels: Vec<usize> =
+                    (0..levels_of(dimension)).filter(|&level| s.tested.set(dimension, level)).collect();
                 let Some(sets) = s.sets.get(&dimension) else {
                     continue;
                 };

@@ -122,8 +122,7 @@ impl Judge {
 
     /// Keeps what may be learned, then enters what was found.
     fn enter_after(&mut self, line: &EffectLine, found: Vec<Found>, items: &[Arc<Item>], learn: bool) {
-        if learn
-            && let Some(p) = self.instances.get_mut(&line.server.id).and_then(|i| i.pending(&line.scope))
+        if learn && let Some(p) = self.instances.get_mut(&line.server.id).and_then(|i| i.pending(&line.scope))
         {
             for item in items {
                 p.add(item, line.count);

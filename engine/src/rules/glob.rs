@@ -198,7 +198,9 @@ pub(super) struct PathView<'a> {
 fn bit(name: &str) -> u64 {
     let bytes = name.as_bytes();
     let (first, last) = (bytes.first().copied().unwrap_or(0), bytes.last().copied().unwrap_or(0));
-    let mixed = bytes.len().wrapping_mul(31) ^ usize::from(first).wrapping_mul(7) ^ usize::from(last).wrapping_mul(13);
+    let mixed = bytes.len().wrapping_mul(31)
+        ^ usize::from(first).wrapping_mul(7)
+        ^ usize::from(last).wrapping_mul(13);
     1 << (mixed % 64)
 }
 
