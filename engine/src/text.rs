@@ -17,7 +17,7 @@ pub(crate) fn kernel_path(leaf_first: &[u8], cut: bool) -> String {
         out.push(b'/');
         out.extend_from_slice(name);
     }
-    lossy(&out)
+    String::from_utf8(out).unwrap_or_else(|e| lossy(e.as_bytes()))
 }
 
 /// A name as given to a system call, relative to a directory: joined, `.` and `..` resolved by text.

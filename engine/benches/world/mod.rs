@@ -3,6 +3,8 @@
 //! One server is trained through the engine; its baseline is stored, and restored under the names of all
 //! the others, so that what is loaded was really learned.
 
+#![expect(unreachable_pub, reason = "shared by two binaries, each of which uses a part")]
+
 use std::time::Duration;
 
 use abi::{
@@ -427,7 +429,7 @@ impl Tape {
     fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         // Records stay aligned, as they are in the ring.
-        while self.bytes.len() % 8 != 0 {
+        while !self.bytes.len().is_multiple_of(8) {
             self.bytes.push(0);
         }
         self.ends.push(self.bytes.len());

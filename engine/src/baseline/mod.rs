@@ -435,23 +435,32 @@ impl Baseline {
         self.sessions
     }
 
-    /// Learns an item in a scope.
-    pub(crate) fn learn(&mut self, scope: &ScopeKey, item: &Item, when: When, limits: Limits) {
-        let full = self.members >= limits.server;
+    /// Learns items of a scope, each with how often it was.
+    pub(crate) fn learn<'a>(
+        &mut self,
+        scope: &ScopeKey,
+        items: impl Iterator<Item = (&'a Item, u64)>,
+        when: When,
+        limits: Limits,
+    ) {
+        let mut members = self.members;
         let Some(s) = self.scope_mut(scope, limits) else {
-            self.too_large = true;
+            self.too_large |= items.count() > 0;
             return;
         };
-        let sets = s.sets.entry(item.dimension).or_default();
-        let (mut added, mut refused) = (0, false);
-        for (level, name) in item.levels.iter().enumerate() {
-            let before = sets[level].members.len();
-            // A coarser level has far fewer members: room for it is kept.
-            let capacity = if full { before } else { limits.set };
-            refused |= !sets[level].learn(name, when, capacity);
-            added += (sets[level].members.len() - before) as u64;
+        let mut refused = false;
+        for (item, count) in items {
+            let full = members >= limits.server;
+            let sets = s.sets.entry(item.dimension).or_default();
+            for (level, name) in item.levels.iter().enumerate() {
+                let before = sets[level].members.len();
+                // A coarser level has far fewer members: room for it is kept.
+                let capacity = if full { before } else { limits.set };
+                refused |= !sets[level].learn(name, When { count, ..when }, capacity);
+                members += (sets[level].members.len() - before) as u64;
+            }
         }
-        self.members += added;
+        self.members = members;
         self.too_large |= refused;
     }
 

@@ -285,15 +285,16 @@ impl Judge {
             return;
         };
         b.learned_call(scope, session, limits);
-        for (item, count) in &pending.items {
-            b.learn(scope, item, When { session, utc, first_call: first, count: *count }, limits);
-        }
+        let items = pending.items.iter().map(|(item, count)| (&**item, *count));
+        b.learn(scope, items, When { session, utc, first_call: first, count: 0 }, limits);
         for &(metric, value) in numbers {
             if value > 0 {
                 b.learn_number(scope, first, metric, value, session, limits);
             }
         }
-        self.dirty.insert(key.clone());
+        if !self.dirty.contains(key) {
+            self.dirty.insert(key.clone());
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "all parts of one behaviour")]

@@ -1,6 +1,8 @@
 //! What rules say about a running server, scope by scope.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::{
     act::Act,
@@ -15,12 +17,15 @@ const KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Policy {
     selected: HashMap<ScopeKey, Arc<Selected>>,
+    /// Those that differ.
+    different: Vec<Arc<Selected>>,
 }
 
 impl Policy {
     /// Rules changed, or it became known who the server is.
     pub(super) fn forget(&mut self) {
         self.selected.clear();
+        self.different.clear();
     }
 
     pub(super) fn of(&mut self, rules: &Arc<RuleSet>, who: &Who, scope: &ScopeKey) -> Arc<Selected> {
@@ -28,9 +33,12 @@ impl Policy {
             return Arc::clone(s);
         }
         if self.selected.len() >= KEPT {
-            self.selected.clear();
+            self.forget();
         }
-        let selected = Arc::new(rules.for_who(&at(who, scope)));
+        let selected = rules.for_who_like(&at(who, scope), &self.different);
+        if !self.different.iter().any(|s| Arc::ptr_eq(s, &selected)) {
+            self.different.push(Arc::clone(&selected));
+        }
         self.selected.insert(scope.clone(), Arc::clone(&selected));
         selected
     }

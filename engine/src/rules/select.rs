@@ -135,15 +135,33 @@ impl RuleSet {
         selected.find(act, self.today).map_or_else(Decision::default, |found| found.resolve(self))
     }
 
+    /// The same, sharing a selection of the same server in another scope when it has the same rules: most
+    /// rules are about all tools, and a server may have hundreds.
+    pub(crate) fn for_who_like(self: &Arc<Self>, who: &Who, others: &[Arc<Selected>]) -> Arc<Selected> {
+        let all = self.about(who, |_| true);
+        let ambient = who.scope == Where::Ambient;
+        let same = |s: &&Arc<Selected>| *s.all == *all && s.ambient == ambient && Arc::ptr_eq(&s.set, self);
+        match others.iter().find(same) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(self.ready(all, who)),
+        }
+    }
+
     pub(super) fn select(self: &Arc<Self>, who: &Who, filter: impl Fn(&Rule) -> bool) -> Selected {
+        self.ready(self.about(who, filter), who)
+    }
+
+    fn about(&self, who: &Who, filter: impl Fn(&Rule) -> bool) -> Vec<u32> {
         let about = |rule: &&(usize, &Rule)| filter(rule.1) && rule.1.matches.matches(who);
-        let all: Vec<u32> = self
-            .rules
+        self.rules
             .iter()
             .enumerate()
             .filter(|rule| about(&rule))
             .filter_map(|(i, _)| u32::try_from(i).ok())
-            .collect();
+            .collect()
+    }
+
+    fn ready(self: &Arc<Self>, all: Vec<u32>, who: &Who) -> Selected {
         let slots = Slot::ALL.map(|slot| {
             let speaks = |i: &&u32| self.at(**i).is_some_and(|rule| rule.table.has(slot));
             all.iter().filter(speaks).copied().collect()
