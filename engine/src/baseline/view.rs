@@ -128,6 +128,17 @@ fn time(utc: i64) -> String {
 }
 
 impl Baseline {
+    /// All names at their finest level, scope by scope.
+    pub(crate) fn finest(&self) -> impl Iterator<Item = (&ScopeKey, Vec<(Dimension, &str)>)> {
+        self.scopes.iter().map(|(key, scope)| {
+            let names = scope
+                .sets
+                .iter()
+                .flat_map(|(dimension, sets)| sets[0].sorted().into_iter().map(|(n, _)| (*dimension, &**n)));
+            (key, names.collect())
+        })
+    }
+
     /// As in a list.
     #[must_use]
     pub fn summary(&self) -> Summary {
