@@ -58,7 +58,9 @@ use std::{
 };
 
 pub(crate) use error::{Error, Result};
-pub(crate) use job::{Because, Done, Failed, Job, OnDone, Refused};
+#[cfg(test)]
+pub(crate) use job::Failed;
+pub(crate) use job::{Because, Done, Job, OnDone, Refused};
 pub(crate) use open::Started;
 #[cfg(test)]
 pub(crate) use place::Aside;

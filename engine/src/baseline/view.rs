@@ -150,7 +150,8 @@ impl Baseline {
                     .to_owned(),
             ),
             State::Learning => {
-                let calls = self.calls / u64::from(self.trials.max(1)) * self.needs_sessions();
+                let a_session = self.calls / u64::from(self.trials.max(1));
+                let calls = a_session.saturating_mul(self.needs_sessions());
                 (
                     "learning",
                     format!(

@@ -100,7 +100,7 @@ fn did() -> impl Strategy<Value = Did> {
         1 => (address(), any::<u16>()).prop_map(|(a, p)| Did::Listen(a, p)),
         1 => host().prop_map(Did::Dns),
         1 => (path(), any::<bool>()).prop_map(|(p, l)| Did::Unix(p, l)),
-        1 => ("@[a-zA-Z0-9/*-]{0,9}", any::<bool>()).prop_map(|(p, l)| Did::Unix(p, l)),
+        1 => ("@[a-zA-Z0-9*-]{0,6}(/[a-z*]{1,4}){0,2}", any::<bool>()).prop_map(|(p, l)| Did::Unix(p, l)),
         1 => (0..400_u32).prop_map(Did::Syscall),
         1 => prop_oneof![Just("connect"), Just("openat")].prop_map(Did::Uring),
     ]
