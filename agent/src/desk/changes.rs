@@ -1,9 +1,13 @@
 //! What people change. Whatever waits for the disk is done off the loop; the loop only takes the
 //! decision in, when it is durable.
 
+use std::sync::Arc;
+
 use engine::{
     Engine,
+    finding::Origin,
     judge::{Command, ModeRule},
+    rules::RuleSet,
 };
 use serde_json::json;
 
@@ -14,6 +18,13 @@ use crate::{
 };
 
 const DAY_NS: i64 = 86_400_000_000_000;
+
+/// What a finding offers, if it is open, and the rules in force.
+#[derive(Debug)]
+struct Offer {
+    open: Option<(String, Origin)>,
+    rules: Arc<RuleSet>,
+}
 
 /// What a person may have permitted.
 #[derive(Debug)]
@@ -44,15 +55,19 @@ impl Desk {
         }
         let hands = self.hands();
         let by = format!("uid {}", peer.uid);
-        let open = |id: &str| engine.judge().open_findings().find(|f| f.id == id).map(|f| f.permit.clone());
+        let open = |id: &str| {
+            let found = engine.judge().open_findings().find(|f| f.id == id);
+            found.map(|f| (f.permit.clone(), f.origin.clone()))
+        };
         let named = match &verb {
             Verb::SetMode { server, mode, .. } => self.mode_target(server, *mode, engine),
             _ => Ok(String::new()),
         };
-        let permit = if let Verb::Permit { id, .. } = &verb { open(id) } else { None };
+        let open = if let Verb::Permit { id, .. } = &verb { open(id) } else { None };
+        let offer = Offer { open, rules: Arc::clone(engine.judge().rules()) };
         tokio::spawn(async move {
             let done = match named {
-                Ok(server) => hands.change(verb, by, server, permit).await,
+                Ok(server) => hands.change(verb, by, server, offer).await,
                 Err(e) => Err(e),
             };
             drop(answer.send(done));
@@ -104,7 +119,7 @@ impl Desk {
 }
 
 impl Hands {
-    async fn change(&self, verb: Verb, by: String, server: String, permit: Option<String>) -> Answer {
+    async fn change(&self, verb: Verb, by: String, server: String, offer: Offer) -> Answer {
         match verb {
             Verb::Reload { wait: true } => self.reload().await,
             Verb::Reload { wait: false } => {
@@ -114,7 +129,7 @@ impl Hands {
             }
             Verb::Ack { id, note, expected } => self.ack(id, note, expected, by).await,
             Verb::Permit { id, reason, expires } => {
-                self.permit(id, &reason, expires.as_deref(), permit, by).await
+                self.permit(id, &reason, expires.as_deref(), offer, by).await
             }
             Verb::Ratify { identity } => self.of_baseline(Command::Ratify { baseline: identity, by }).await,
             Verb::Reset { identity } => self.of_baseline(Command::Reset { baseline: identity }).await,
@@ -181,18 +196,29 @@ impl Hands {
         id: String,
         reason: &str,
         last_day: Option<&str>,
-        open: Option<String>,
+        offer: Offer,
         by: String,
     ) -> Answer {
-        let yaml = match open {
-            Some(yaml) => yaml,
+        let (yaml, origin) = match offer.open {
+            Some(open) => open,
             None => {
-                let (dir, id) = (self.state_dir.clone(), id.clone());
+                let (dir, id) = (Arc::clone(&self.state_dir), id.clone());
                 let row = off_loop(move || past::row(&dir, &id)).await?;
-                row.parse().map_err(|e| Failure::invalid(format!("the finding cannot be read: {e}")))?.permit
+                let cannot = |e| Failure::invalid(format!("the finding cannot be read: {e}"));
+                let found = row.parse().map_err(cannot)?;
+                (found.permit, found.origin)
             }
         };
         let text = rules::exception(&yaml, reason, last_day)?;
+        // No other rule stands above a person's deny.
+        if let Origin::Rule { rule, place } = &origin
+            && offer.rules.rule(rule).is_some_and(|r| r.origin == engine::rules::Origin::Person)
+        {
+            return Err(Failure::invalid(format!(
+                "your own rule `{rule}` ({place}) forbids this, and only an exception in that rule permits it: \
+                 add these `exceptions` to it and reload\n{text}"
+            )));
+        }
         self.put(New { what: id, text, by }, "the exception").await
     }
 
@@ -200,7 +226,7 @@ impl Hands {
     async fn put(&self, new: New, name: &str) -> Answer {
         let _turn = self.changing.lock().await;
         let New { what, text, by } = new;
-        let (dir, files) = (self.state_dir.clone(), self.files.clone());
+        let (dir, files) = (Arc::clone(&self.state_dir), Arc::clone(&self.files));
         let row = ExceptionRow { id: 0, finding: Some(what), yaml: text, by, at: utc_ns() };
         let (checked, name) = (row.clone(), name.to_owned());
         let old = off_loop(move || {
@@ -246,7 +272,7 @@ impl Hands {
 
     /// Files and stored exceptions, validated, then swapped at once.
     async fn in_force(&self) -> Answer {
-        let (dir, files) = (self.state_dir.clone(), self.files.clone());
+        let (dir, files) = (Arc::clone(&self.state_dir), Arc::clone(&self.files));
         let (texts, rules, problems) = off_loop(move || {
             let read = files.read().map_err(Failure::invalid)?;
             let (texts, problems) = rules::with_stored(read, &stored(&dir)?);

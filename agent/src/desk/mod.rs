@@ -202,11 +202,11 @@ impl Hands {
     async fn command(&self, command: Command) -> Result<String, Failure> {
         let (tell, told) = oneshot::channel();
         self.order(Order::Command(Box::new(command), tell)).await?;
-        told.await.map_err(|_| stopping())?.map_err(Failure::invalid)
+        told.await.map_err(|_gone| stopping())?.map_err(Failure::invalid)
     }
 
     async fn order(&self, order: Order) -> Result<(), Failure> {
-        self.orders.send(order).await.map_err(|_| stopping())
+        self.orders.send(order).await.map_err(|_gone| stopping())
     }
 }
 

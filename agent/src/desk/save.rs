@@ -46,7 +46,7 @@ impl Hands {
         let _turn = self.saving.lock().await;
         let (tell, told) = tokio::sync::oneshot::channel();
         self.order(Order::Changed(tell)).await?;
-        let snapshot = told.await.map_err(|_| stopping())?;
+        let snapshot = told.await.map_err(|_gone| stopping())?;
         let keys = snapshot.keys();
         let Some(job) = off_loop(move || Ok(snapshot.job())).await? else { return Ok(()) };
         if let Err(e) = self.written(job).await {
