@@ -26,7 +26,8 @@ pub(crate) enum Command {
     )]
     Run(Run),
     /// Print what a recording says; needs neither root nor a kernel with BPF
-    #[command(after_help = "Example:\n  toolwarden replay session.twrec --print text")]
+    #[command(after_help = "Examples:\n  toolwarden replay session.twrec --print text\n  \
+                            toolwarden replay session.twrec --findings --rules ./rules.d")]
     Replay(Replay),
     /// Check, test and explain rules; needs neither root nor a running agent
     #[command(
@@ -150,15 +151,28 @@ pub(crate) struct Run {
     /// then nothing that it does is certain
     #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) in_flight_s: u64,
-    /// Where the key of argument hashes is kept
+    /// Where the key of argument hashes, baselines, findings and the audit trail are kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/toolwarden")]
     pub(crate) state_dir: PathBuf,
+    /// Rule files of this host, read at start and by `toolwarden reload`: /etc/toolwarden/rules.d when it exists
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rules: Option<PathBuf>,
+    /// False findings that baselines may make, a day
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = budget)]
+    pub(crate) budget: f64,
     /// Where the control socket is made, for `toolwarden status` and the other verbs
     #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
     pub(crate) control: PathBuf,
     /// Make no control socket: nobody can ask this agent anything
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
+}
+
+fn budget(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n > 0.0 && n <= 1000.0 => Ok(n),
+        _ => Err("findings a day, above 0 and at most 1000, such as 1 or 0.1".into()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -168,4 +182,16 @@ pub(crate) struct Replay {
     /// How to print
     #[arg(long, value_enum, default_value = "json")]
     pub(crate) print: Format,
+    /// Back-test: the shipped packs and these rule files or directories instead of the recorded rules
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) rules: Vec<PathBuf>,
+    /// Back-test: this state directory, or JSON of `baseline export --format json`, instead of the recorded baselines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// Back-test: false findings that baselines may make, a day
+    #[arg(long, value_name = "N", value_parser = budget)]
+    pub(crate) budget: Option<f64>,
+    /// Print findings only
+    #[arg(long)]
+    pub(crate) findings: bool,
 }

@@ -18,7 +18,6 @@
 mod cli;
 mod clients;
 mod commands;
-#[cfg_attr(not(test), expect(dead_code, reason = "the loop answers few verbs yet"))]
 mod control;
 mod desk;
 mod identity;
@@ -30,7 +29,6 @@ mod print;
 mod replay;
 mod run;
 mod running;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the loop does not use it yet"))]
 mod store;
 
 use std::process::ExitCode;
@@ -58,7 +56,7 @@ fn main() -> ExitCode {
         Err(e) if print::is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             anstream::eprintln!("toolwarden: {e:#}");
-            ExitCode::FAILURE
+            e.downcast_ref::<commands::Stop>().map_or(ExitCode::FAILURE, |stop| stop.exit.into())
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -36,7 +36,7 @@ pub struct Agent {
     broken: Shared<Option<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
     /// Holds the key of argument hashes; gone with the agent.
-    _state: tempfile::TempDir,
+    _state: Option<tempfile::TempDir>,
     /// From start to fully attached.
     pub attached_in: Duration,
 }
@@ -94,13 +94,33 @@ impl Agent {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_with(more: &[&str], mut keep: impl FnMut(&str) -> bool + Send + 'static) -> Result<Self> {
-        let started = Instant::now();
+    pub fn start_with(more: &[&str], keep: impl FnMut(&str) -> bool + Send + 'static) -> Result<Self> {
         let state = tempfile::tempdir()?;
-        let mut child = Command::new(executable()?)
-            .args(["run", "--no-control", "--print", "json", "--state-dir"])
-            .arg(state.path())
-            .args(more)
+        let mut command = Command::new(executable()?);
+        command.args(["run", "--no-control", "--print", "json", "--state-dir"]).arg(state.path()).args(more);
+        Self::launch(command, Some(state), keep)
+    }
+
+    /// The same, with a control socket and state under `dir`, which outlive it: `control.sock` and `state`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in(dir: &Path, more: &[&str]) -> Result<Self> {
+        let mut command = Command::new(executable()?);
+        command.args(["run", "--print", "json", "--control"]).arg(dir.join("control.sock"));
+        command.arg("--state-dir").arg(dir.join("state")).args(more);
+        let agent = Self::launch(command, None, |_| true)?;
+        agent.warm()?;
+        Ok(agent)
+    }
+
+    fn launch(
+        mut command: Command,
+        kept: Option<tempfile::TempDir>,
+        mut keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> Result<Self> {
+        let started = Instant::now();
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -134,7 +154,7 @@ impl Agent {
             errors,
             broken,
             readers: vec![out, err],
-            _state: state,
+            _state: kept,
             attached_in: Duration::ZERO,
         };
         while !agent.is_attached() {

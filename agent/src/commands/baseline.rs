@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer,
-    args::{Baseline, BaselineVerb, Remote},
+    args::{Baseline, BaselineVerb, Format, Remote},
     client, diff,
     exit::{Exit, Stop},
     show::{Screen, at, list, rows, some, style, time_at},
@@ -53,8 +53,11 @@ pub(super) fn run(options: &Baseline, out: &mut dyn Write) -> Result<Exit, Stop>
 /// Writes the text itself: what is imported must be what was exported.
 fn export(identity: &str, output: Option<&Path>, remote: &Remote) -> Result<Exit, Stop> {
     let data = client::get(remote, "/v1/baseline/export", &[("identity", identity)])?;
+    let nothing = || Stop::new(Exit::Unreachable, "the agent's answer holds no rule file");
+    // The baseline itself, for `replay --baseline`.
+    let stored = data.get("stored").filter(|_| remote.format != Format::Table).map(Value::to_string);
     let text = data.get("text").unwrap_or(&data).as_str();
-    let text = text.ok_or_else(|| Stop::new(Exit::Unreachable, "the agent's answer holds no rule file"))?;
+    let text = stored.as_deref().or(text).ok_or_else(nothing)?;
     let Some(file) = output else {
         let mut out = io::stdout().lock();
         if out.is_terminal() {

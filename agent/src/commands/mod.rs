@@ -30,8 +30,7 @@ use std::{
 };
 
 use args::Remote;
-pub(crate) use exit::Exit;
-use exit::Stop;
+pub(crate) use exit::{Exit, Stop};
 use serde_json::Value;
 use show::Screen;
 

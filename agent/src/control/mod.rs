@@ -73,6 +73,11 @@ impl Failure {
         Self { status, message: message.into() }
     }
 
+    /// Whoever asks may not.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(403, message)
+    }
+
     /// There is no such server, finding or baseline.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(404, message)
@@ -86,11 +91,6 @@ impl Failure {
     /// The agent cannot do it now.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, message)
-    }
-
-    /// This agent has no such thing yet.
-    pub(crate) fn missing(message: impl Into<String>) -> Self {
-        Self::new(501, message)
     }
 
     /// In one word, for scripts.

@@ -14,6 +14,7 @@ pub(crate) enum Job {
     /// What is normal for an identity: the given scopes are replaced, others stay.
     Baselines { identity: String, meta: String, scopes: Vec<(String, String)>, at: i64 },
     /// Forget one scope, or all of an identity.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no verb asks for it yet"))]
     Forget { identity: String, scope: Option<String> },
     /// A server was seen.
     Server(Box<ServerRow>),
@@ -22,6 +23,7 @@ pub(crate) enum Job {
     /// A mode was set.
     Mode(ModeRow),
     /// A mode was taken back.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no verb asks for it yet"))]
     ClearMode { server: String, tool: String },
     /// A rule was written.
     Permit(ExceptionRow),

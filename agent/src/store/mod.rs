@@ -49,7 +49,7 @@ mod writer;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::Ordering::Relaxed,
         mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel},
     },
@@ -58,15 +58,17 @@ use std::{
 };
 
 pub(crate) use error::{Error, Result};
-pub(crate) use job::{Because, Done, Failed, Job, OnDone, Refused};
+#[cfg(test)]
+pub(crate) use job::Failed;
+pub(crate) use job::{Because, Done, Job, OnDone, Refused};
 pub(crate) use open::Started;
+#[cfg(test)]
 pub(crate) use place::Aside;
 pub(crate) use read::{Query, Reader};
 pub(crate) use retention::Retention;
-pub(crate) use rows::{
-    Ack, AuditRow, BaselineRow, ExceptionRow, FindingRow, IdentityRow, ModeRow, Number, Purged, ServerRow,
-    ToolRow,
-};
+pub(crate) use rows::{Ack, AuditRow, ExceptionRow, FindingRow, ModeRow, ServerRow, ToolRow};
+#[cfg(test)]
+pub(crate) use rows::{BaselineRow, IdentityRow, Number, Purged};
 use shared::Shared;
 pub(crate) use shared::{State, Stats};
 use writer::{Queued, Writer};
@@ -117,14 +119,14 @@ fn now() -> i64 {
 /// The database and the thread that writes it. Dropping it is [`Store::close`] without a limit.
 #[derive(Debug)]
 pub(crate) struct Store {
-    jobs: Option<SyncSender<Queued>>,
+    jobs: Mutex<Option<SyncSender<Queued>>>,
     shared: Arc<Shared>,
     queue_bytes: usize,
     dir: PathBuf,
     started: Started,
     thread: thread::Thread,
     /// Disconnected when the thread is through.
-    ended: Receiver<()>,
+    ended: Mutex<Receiver<()>>,
 }
 
 impl Store {
@@ -152,13 +154,13 @@ impl Store {
             })
             .map_err(Error::io("start a thread for it", dir))?;
         Ok(Self {
-            jobs: Some(jobs),
+            jobs: Mutex::new(Some(jobs)),
             shared,
             queue_bytes,
             dir: dir.to_owned(),
             started,
             thread: thread.thread().clone(),
-            ended,
+            ended: Mutex::new(ended),
         })
     }
 
@@ -173,7 +175,8 @@ impl Store {
             self.shared.refused.fetch_add(1, Relaxed);
             Err(Refused { job: Box::new(job), because })
         };
-        let Some(jobs) = &self.jobs else { return refuse(job, Because::Closed) };
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(jobs) = &*jobs else { return refuse(job, Because::Closed) };
         let bytes = job.bytes();
         if !self.shared.reserve(bytes, self.queue_bytes) {
             return refuse(job, Because::Full);
@@ -190,7 +193,8 @@ impl Store {
         }
     }
 
-    /// Hands in a job and waits until it is durable: for control verbs, never for the agent's loop.
+    /// Hands in a job and waits until it is durable.
+    #[cfg(test)]
     pub(crate) fn commit(&self, job: Job, limit: Duration) -> std::result::Result<Done, Failed> {
         let (tell, told) = channel();
         let on_done: OnDone = Box::new(move |outcome| {
@@ -225,21 +229,22 @@ impl Store {
 
     /// Writes what is queued, writes the WAL back and ends. On a disk that does not work each group
     /// is tried once more. Counts in the end: `queued` is what the limit left unfinished.
-    pub(crate) fn close(mut self, limit: Duration) -> Stats {
+    pub(crate) fn close(&self, limit: Duration) -> Stats {
         self.stop(Some(limit));
         self.stats()
     }
 
-    fn stop(&mut self, limit: Option<Duration>) {
+    fn stop(&self, limit: Option<Duration>) {
         self.shared.stop.store(true, Relaxed);
-        if self.jobs.take().is_none() {
+        if self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take().is_none() {
             return;
         }
         self.thread.unpark();
         // Nothing is ever sent: it ends with the thread, or with the time.
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         match limit {
-            Some(limit) => self.ended.recv_timeout(limit).ok(),
-            None => self.ended.recv().ok(),
+            Some(limit) => ended.recv_timeout(limit).ok(),
+            None => ended.recv().ok(),
         };
     }
 }

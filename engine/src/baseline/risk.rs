@@ -52,7 +52,7 @@ pub fn sessions_needed(bound: f64) -> u64 {
     if bound >= 1.0 {
         return 2;
     }
-    2 * (ALPHA.ln() / (-bound).ln_1p()).ceil() as u64
+    2_u64.saturating_mul((ALPHA.ln() / (-bound).ln_1p()).ceil() as u64)
 }
 
 /// What was chosen.

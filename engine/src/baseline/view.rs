@@ -132,6 +132,17 @@ fn time(utc: i64) -> String {
 }
 
 impl Baseline {
+    /// All names at their finest level, scope by scope.
+    pub(crate) fn finest(&self) -> impl Iterator<Item = (&ScopeKey, Vec<(Dimension, &str)>)> {
+        self.scopes.iter().map(|(key, scope)| {
+            let names = scope
+                .sets
+                .iter()
+                .flat_map(|(dimension, sets)| sets[0].sorted().into_iter().map(|(n, _)| (*dimension, &**n)));
+            (key, names.collect())
+        })
+    }
+
     /// As in a list.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -147,7 +158,8 @@ impl Baseline {
                 "not yet testable: something new comes too often for the budget of false findings".to_owned(),
             ),
             State::Learning => {
-                let calls = self.calls / u64::from(self.trials.max(1)) * self.needs_sessions();
+                let a_session = self.calls / u64::from(self.trials.max(1));
+                let calls = a_session.saturating_mul(self.needs_sessions());
                 (
                     "learning",
                     format!(

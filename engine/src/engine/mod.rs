@@ -127,6 +127,29 @@ impl Engine {
         self.trees.len()
     }
 
+    /// The server that a process belongs to: that of its tree, or of a tree around it.
+    pub fn server_of(&self, pid: u32) -> Option<&str> {
+        let mut tree = self.trees.get(&self.procs.get(&pid)?.tree)?;
+        // Trees are few and nested by hand: no more steps than trees.
+        for _ in 0..self.trees.len() {
+            if let Some(server) = &tree.server {
+                return Some(&server.shown.name);
+            }
+            tree = self.trees.get(&tree.parent?)?;
+        }
+        None
+    }
+
+    /// Processes of servers, with the server's name.
+    pub fn members(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.procs.keys().filter_map(|&pid| Some((pid, self.server_of(pid)?)))
+    }
+
+    /// Processes that started servers, with the name of one of theirs.
+    pub fn clients(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.trees.values().filter_map(|t| Some((t.client, t.server.as_ref()?.shown.name.as_str())))
+    }
+
     /// What compares and learns.
     pub fn judge(&self) -> &Judge {
         &self.judge

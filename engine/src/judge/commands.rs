@@ -212,7 +212,7 @@ impl Judge {
         keys.iter().for_each(|k| self.assess(k));
     }
 
-    fn find(&self, name: &str) -> Result<crate::baseline::Key, String> {
+    pub(super) fn find(&self, name: &str) -> Result<crate::baseline::Key, String> {
         self.baseline(name).map(|b| b.key.clone()).ok_or_else(|| {
             let same: Vec<String> = self
                 .baselines

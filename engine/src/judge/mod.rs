@@ -10,6 +10,7 @@
 //! - `policy`: what rules say about it
 //! - `book`: findings, one for each cause
 //! - `commands`: what people decide
+//! - [`export`](mod@export): a baseline as a rule file
 //! - `words`: sentences
 
 mod book;
@@ -17,6 +18,7 @@ mod calls;
 mod commands;
 pub mod config;
 mod effects;
+pub mod export;
 mod instance;
 mod policy;
 mod words;
@@ -38,6 +40,7 @@ use crate::{
     rules::{RuleSet, Who},
 };
 use book::{Book, Draft};
+pub use calls::Waiting;
 pub use commands::{Command, RuleText, Stored};
 pub use config::{Config, Mode, ModeRule};
 use instance::Instance;
@@ -365,6 +368,34 @@ impl Judge {
     /// Open findings.
     pub fn open_findings(&self) -> impl Iterator<Item = &Finding> {
         self.book.all()
+    }
+
+    /// Key of the baseline of a running server, by the server's id.
+    pub fn identity_of(&self, server: &str) -> Option<&Key> {
+        self.instances.get(server)?.key.as_ref()
+    }
+
+    /// A baseline by its key.
+    pub fn baseline_of(&self, key: &Key) -> Option<&Baseline> {
+        self.baselines.get(key)
+    }
+
+    /// The key of a baseline.
+    ///
+    /// # Errors
+    /// When there is none, or more than one that the name may mean.
+    pub fn key_of(&self, name: &str) -> Result<Key, String> {
+        self.find(name)
+    }
+
+    /// Behaviour that waits for a person, by finding.
+    pub fn waiting(&self) -> impl Iterator<Item = (&String, &Waiting)> {
+        self.waiting.iter()
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
     }
 
     /// Takes the baselines that changed, to be stored.

@@ -152,6 +152,42 @@ pub fn syscall(abi: SyscallAbi, nr: u32) -> String {
     }
 }
 
+/// Whether a text is a pattern of paths.
+#[must_use]
+pub fn is_path(text: &str) -> bool {
+    super::glob::PathPattern::parse(text).is_ok()
+}
+
+/// Whether a text is a pattern of unix sockets.
+#[must_use]
+pub fn is_unix(text: &str) -> bool {
+    super::glob::PathPattern::parse_unix(text).is_ok()
+}
+
+/// Whether a text is a pattern of peers.
+#[must_use]
+pub fn is_peer(text: &str) -> bool {
+    super::net::Destination::parse(text).is_ok()
+}
+
+/// Whether a text is a pattern of hosts.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    super::names::NameGlob::parse_host(text).is_ok()
+}
+
+/// Whether a text is a pattern of system calls.
+#[must_use]
+pub fn is_syscall(text: &str) -> bool {
+    super::compile::parse_syscall(text).is_ok()
+}
+
+/// Whether a pattern can name a protocol.
+#[must_use]
+pub fn is_protocol(text: &str) -> bool {
+    super::net::is_protocol(text)
+}
+
 /// Stable: the same act of the same tool gives the same id.
 fn permit_id(kind: Kind, who: &Who, act: &Act<'_>) -> String {
     let what = serde_json::to_string(&sections(who, act)).unwrap_or_default();

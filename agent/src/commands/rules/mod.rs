@@ -4,7 +4,7 @@
 //! - [`load`]: reads rule files
 //! - [`table`]: what people see
 
-mod load;
+pub(crate) mod load;
 mod table;
 
 use std::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Where a host keeps its own rules.
-const RULES_D: &str = "/etc/toolwarden/rules.d";
+pub(crate) const RULES_D: &str = "/etc/toolwarden/rules.d";
 
 /// Does what was asked and says what it came to.
 pub(crate) fn rules(command: &Rules) -> Result<Exit> {
@@ -134,7 +134,7 @@ fn problems(found: &[Problem], format: TableFormat, out: &mut impl Write) -> Res
     Ok(())
 }
 
-fn today() -> Day {
+pub(crate) fn today() -> Day {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Day::of_utc_ns(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

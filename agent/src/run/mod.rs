@@ -1,5 +1,13 @@
 //! The agent's loop. One task owns the engine; `select!` only chooses, and every edge to the outside
 //! is bounded.
+//!
+//! # Layout
+//! - this module: start, the loop, stop
+//! - [`ring`]: records from the ring, hooks, counters
+//! - [`requests`]: inputs to the engine, and what it asks of the system
+
+mod requests;
+mod ring;
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,7 +22,6 @@ use aya::maps::{MapData, RingBuf};
 use engine::{
     Engine, Input, Output,
     input::{Digest, Fact},
-    output::Request,
     recording,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -26,13 +33,12 @@ use tokio::{
 };
 
 use crate::{
-    cli, clients, control, desk,
-    identity::{self, Asked},
+    cli, clients, control,
+    desk::{self, Desk, Order},
     ingest::Ingest,
     kernel::{Counts, Kernel},
-    key, measure,
+    key,
     print::Printer,
-    running,
 };
 
 /// While a tree is tracked, records do not wake the agent one by one: it looks this often.
@@ -50,6 +56,13 @@ const BATCH: usize = 8192;
 /// Questions about identity under way at once; more are answered by a time-out in the engine.
 const ASKED: usize = 64;
 
+/// Sightings of servers and tools are stored this often.
+const INVENTORY: Duration = Duration::from_secs(5);
+/// Baselines that changed are stored this often.
+const SAVE: Duration = Duration::from_secs(10);
+/// Batches of records that a change waits for: under a flood it comes in between.
+const FIRST: usize = 16;
+
 /// What other threads found out.
 enum News {
     Fact(Box<Fact>),
@@ -58,11 +71,21 @@ enum News {
     Clients(Arc<clients::Configured>),
 }
 
+/// Whom the loop listens to.
+struct Heard {
+    news: mpsc::Receiver<News>,
+    asked: mpsc::Receiver<control::Ask>,
+    orders: mpsc::Receiver<Order>,
+}
+
 /// Everything that the loop owns.
 struct Agent {
     kernel: Kernel,
     counts: Counts,
     engine: Engine,
+    desk: Desk,
+    /// What the engine last said of a decision.
+    answered: Option<std::result::Result<String, String>>,
     ingest: Ingest,
     printer: Printer,
     recording: Option<BufWriter<File>>,
@@ -82,6 +105,12 @@ struct Agent {
 fn clock(id: ClockId) -> i64 {
     let t = clock_gettime(id);
     t.tv_sec * 1_000_000_000 + t.tv_nsec
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    interval
 }
 
 fn now_ns() -> u64 {
@@ -118,6 +147,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             Some(writer)
         }
     };
+    let desk::Prepared { desk, orders, facts } = desk::prepare(options)?;
     tracing::info!(ms = started.elapsed().as_millis(), "attached");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -126,11 +156,13 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
         .context("cannot start the async runtime")?;
     runtime.block_on(async {
         let (news, heard) = mpsc::channel(ASKED);
-        let asked = open_desk(options)?;
+        let asked = open_desk(options, &desk)?;
         let agent = Agent {
             kernel,
             counts,
             engine: Engine::new(),
+            desk,
+            answered: None,
             ingest: Ingest::new(key, options.include_arguments),
             printer: Printer::new(options.print),
             recording,
@@ -145,18 +177,19 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             drained_at: Instant::now(),
             idle_since: None,
         };
-        agent.main_loop(ring, heard, asked, options).await
+        agent.main_loop(ring, Heard { news: heard, asked, orders }, facts, options).await
     })
 }
 
 /// Serves the control socket; what peers may ask arrives at the loop.
-fn open_desk(options: &cli::Run) -> Result<mpsc::Receiver<control::Ask>> {
+fn open_desk(options: &cli::Run, desk: &Desk) -> Result<mpsc::Receiver<control::Ask>> {
     let (asks, asked) = mpsc::channel(control::WAITING);
     if !options.no_control {
         let group = control::group();
         let socket = control::Socket::bind(&options.control, group)?;
+        let watcher = desk.watcher();
         tokio::spawn(async move {
-            if let Err(e) = control::serve(socket, group, Arc::new(desk::Unknown), asks).await {
+            if let Err(e) = control::serve(socket, group, watcher, asks).await {
                 tracing::error!("{e:#}");
             }
         });
@@ -168,8 +201,8 @@ impl Agent {
     async fn main_loop(
         mut self,
         ring: RingBuf<MapData>,
-        mut heard: mpsc::Receiver<News>,
-        mut asked: mpsc::Receiver<control::Ask>,
+        mut heard: Heard,
+        facts: Vec<Fact>,
         options: &cli::Run,
     ) -> Result<()> {
         // SAFETY: the ring owns its descriptor for as long as the AsyncFd lives.
@@ -177,27 +210,35 @@ impl Agent {
             .map_err(|e| anyhow::anyhow!("cannot watch the ring buffer: {}", e.into_parts().1))?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut counters = tokio::time::interval(COUNTERS);
-        counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        self.begin(ring.get_mut(), options)?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+        let (mut look, mut counters) = (every(LOOK), every(COUNTERS));
+        let (mut inventory, mut save) = (every(INVENTORY), every(SAVE));
+        self.begin(ring.get_mut(), &facts, options)?;
+        drop(facts);
         self.find_clients();
         loop {
             tokio::select! {
                 biased;
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
-                Some(news) = heard.recv() => {
+                _ = hangup.recv() => {
+                    let hands = self.desk.hands();
+                    tokio::spawn(async move { hands.reload_unasked().await });
+                }
+                Some(news) = heard.news.recv() => {
                     if matches!(news, News::Settled(_)) {
                         // The records that announce the counts come first.
                         while self.take(ring.get_mut())? {}
                     }
                     self.on_news(news)?;
                 }
-                Some(ask) = asked.recv() => {
-                    // A peer that hung up needs no answer.
-                    let _unused = ask.answer.send(desk::answer(&ask.verb, self.engine.tracked()));
+                Some(order) = heard.orders.recv() => self.on_order(order)?,
+                Some(ask) = heard.asked.recv() => self.on_ask(ask, ring.get_mut())?,
+                _ = inventory.tick() => self.desk.store_inventory(),
+                _ = save.tick() => {
+                    let hands = self.desk.hands();
+                    // It says itself what is wrong, and nothing is lost: it is tried again.
+                    tokio::spawn(async move { hands.save().await });
                 }
                 _ = counters.tick() => self.on_counters()?,
                 _ = look.tick(), if self.engine.tracked() > 0 => {
@@ -221,7 +262,21 @@ impl Agent {
         self.stop(ring.get_mut())
     }
 
-    fn begin(&mut self, ring: &mut RingBuf<MapData>, options: &cli::Run) -> Result<()> {
+    fn on_ask(&mut self, ask: control::Ask, ring: &mut RingBuf<MapData>) -> Result<()> {
+        if ask.verb.changes() {
+            // Who asks may belong to a tree that only the ring knows yet.
+            for _ in 0..FIRST {
+                if !self.take(ring)? {
+                    break;
+                }
+            }
+            self.desk.look(&self.engine);
+        }
+        self.desk.answer(ask, &self.engine);
+        Ok(())
+    }
+
+    fn begin(&mut self, ring: &mut RingBuf<MapData>, facts: &[Fact], options: &cli::Run) -> Result<()> {
         let now = now_ns();
         self.fact(&Fact::Start {
             utc_minus_boot_ns: clock(ClockId::Realtime) - now as i64,
@@ -230,6 +285,13 @@ impl Agent {
             include_arguments: options.include_arguments,
             in_flight_ns: options.in_flight_s * 1_000_000_000,
         })?;
+        for fact in facts {
+            self.answered = None;
+            self.fact(fact)?;
+            if let Some(Err(why)) = self.answered.take() {
+                anyhow::bail!("{why}");
+            }
+        }
         for coverage in std::mem::take(&mut self.kernel.coverage) {
             self.fact(&Fact::Coverage(coverage))?;
         }
@@ -248,193 +310,6 @@ impl Agent {
             // The loop is gone: so is the use of this.
             let _unused = news.blocking_send(News::Clients(Arc::new(configured)));
         });
-    }
-
-    /// Finds candidates among the processes that run already. Those that are born meanwhile are either
-    /// children of a tracked process, which the fork program sees, or found by the next look.
-    fn find_running(&mut self, ring: &mut RingBuf<MapData>) -> Result<()> {
-        for _ in 0..ROUNDS {
-            let seen = running::scan();
-            // What the programs found meanwhile comes first: a process may belong to it.
-            while self.take(ring)? {}
-            let plan = running::plan(&seen, &self.kernel.known(), std::process::id(), now_ns());
-            if plan.is_empty() {
-                return Ok(());
-            }
-            self.attach()?;
-            let mut missing = std::collections::HashSet::new();
-            for adopted in &plan {
-                if missing.contains(&adopted.tree) {
-                    continue;
-                }
-                if !self.kernel.adopt(adopted, now_ns())? {
-                    // Without its root there is no tree; the next look finds its members' place.
-                    missing.extend(adopted.root.then_some(adopted.tree));
-                    continue;
-                }
-                self.ingest.join(adopted.seen.stdin);
-                self.ingest.join(adopted.seen.stdout);
-                self.fact(&Fact::Existing(running::describe(adopted)))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Feeds records to the engine; true when there may be more.
-    fn take(&mut self, ring: &mut RingBuf<MapData>) -> Result<bool> {
-        for _ in 0..BATCH {
-            let Some(item) = ring.next() else {
-                return Ok(false);
-            };
-            let mut record = std::mem::take(&mut self.record);
-            record.clear();
-            record.extend_from_slice(&item);
-            drop(item);
-            let new_tree = is_new_tree(&record);
-            if new_tree {
-                self.attach()?;
-            }
-            let mut digests = std::mem::take(&mut self.digests);
-            digests.clear();
-            self.ingest.mask(&mut record, &mut digests);
-            let done = self.apply(&Input::Record { bytes: &record, digests: &digests });
-            self.record = record;
-            self.digests = digests;
-            done?;
-        }
-        Ok(true)
-    }
-
-    fn attach(&mut self) -> Result<()> {
-        self.idle_since = None;
-        if !self.kernel.attached() {
-            self.kernel.attach_syscalls()?;
-            self.fact(&Fact::Attached)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the other processes of the host their speed back when nothing is tracked.
-    fn rest(&mut self) -> Result<()> {
-        if self.engine.tracked() > 0 || !self.kernel.attached() {
-            self.idle_since = None;
-            return Ok(());
-        }
-        let since = *self.idle_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > LINGER {
-            self.kernel.detach_syscalls()?;
-            self.idle_since = None;
-            self.fact(&Fact::Detached)?;
-        }
-        Ok(())
-    }
-
-    fn fact(&mut self, fact: &Fact) -> Result<()> {
-        self.apply(&Input::Fact { now_ns: now_ns(), fact })
-    }
-
-    fn apply(&mut self, input: &Input<'_>) -> Result<()> {
-        if let Some(file) = &mut self.recording {
-            self.frame.clear();
-            recording::write(*input, &mut self.frame);
-            file.write_all(&self.frame).context("cannot write the recording")?;
-        }
-        let mut outputs = std::mem::take(&mut self.outputs);
-        outputs.clear();
-        self.engine.apply(*input, &mut outputs);
-        let result = self.printer.print(&outputs);
-        let mut facts = Vec::new();
-        for output in &outputs {
-            if let Output::Request(request) = output {
-                self.perform(*request, &mut facts);
-            }
-        }
-        self.outputs = outputs;
-        result?;
-        facts.iter().try_for_each(|f| self.fact(f))
-    }
-
-    fn perform(&mut self, request: Request, facts: &mut Vec<Fact>) {
-        match request {
-            Request::Forget { tree } => self.kernel.forget(tree),
-            Request::ForgetChannel { channel } => {
-                self.kernel.forget_channel(channel);
-                self.ingest.forget(channel);
-            }
-            Request::Channel { channel, mode } => self.kernel.set_channel(channel, mode),
-            Request::Prove { client } => self.kernel.prove(client),
-            Request::Measure { tgid } => facts.extend(measure::usage(tgid)),
-            Request::Drain => self.drain_wanted = true,
-            Request::Identify { tree, tgid, root, client } => {
-                let (news, configured) = (self.news.clone(), Arc::clone(&self.clients));
-                let asked = Asked { tree, tgid, root, client };
-                tokio::task::spawn_blocking(move || {
-                    let found = identity::resolve(&asked, &configured);
-                    // The loop is gone: so is the use of this.
-                    let _unused = news.blocking_send(News::Fact(Box::new(Fact::Identity(found))));
-                });
-            }
-        }
-        if self.drain_wanted && !self.draining {
-            self.start_drain();
-        }
-    }
-
-    fn start_drain(&mut self) {
-        self.drain_wanted = false;
-        let up_to = now_ns();
-        if let Err(e) = self.counts.flip() {
-            tracing::error!("{e:#}");
-            return;
-        }
-        self.draining = true;
-        let news = self.news.clone();
-        tokio::task::spawn_blocking(move || {
-            Counts::settle();
-            // The loop is gone: so is the use of this.
-            let _unused = news.blocking_send(News::Settled(up_to));
-        });
-    }
-
-    fn hand_in(&mut self, up_to_ns: u64) -> Result<()> {
-        let mut facts = Vec::new();
-        self.counts.drain(&mut facts);
-        facts.push(Fact::Drained { up_to_ns });
-        facts.iter().try_for_each(|f| self.fact(f))
-    }
-
-    fn on_news(&mut self, news: News) -> Result<()> {
-        match news {
-            News::Fact(fact) => self.fact(&fact),
-            News::Clients(configured) => {
-                self.clients = configured;
-                Ok(())
-            }
-            News::Settled(up_to) => {
-                self.draining = false;
-                self.drained_at = Instant::now();
-                self.hand_in(up_to)?;
-                if self.drain_wanted {
-                    self.start_drain();
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn on_counters(&mut self) -> Result<()> {
-        let mut losses = self.counts.losses();
-        let misses = self.kernel.misses();
-        if misses > 0 {
-            losses.push(("missed:program-runs".into(), misses));
-        }
-        for (cause, total) in losses {
-            self.fact(&Fact::Lost { cause, total })?;
-        }
-        if self.engine.tracked() > 0 && !self.draining && self.drained_at.elapsed() > DRAIN {
-            self.start_drain();
-        }
-        self.rest()
     }
 
     /// Takes in what is still under way, so that the last lines are complete.
@@ -457,14 +332,7 @@ impl Agent {
         if let Some(file) = &mut self.recording {
             file.flush().context("cannot write the recording")?;
         }
+        self.desk.close(&mut self.engine);
         Ok(())
     }
-}
-
-/// Whether a record says that a new tree began: the hooks must be attached at once.
-fn is_new_tree(record: &[u8]) -> bool {
-    use zerocopy::FromBytes as _;
-    engine::record::kind_of(record) == Some(abi::kind::EXEC)
-        && abi::Exec::read_from_prefix(record)
-            .is_ok_and(|(exec, _)| exec.flags & abi::exec_flag::NEW_TREE != 0)
 }

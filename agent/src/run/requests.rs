@@ -1,0 +1,134 @@
+//! Inputs to the engine, and what it asks of the system.
+
+use std::{io::Write as _, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use engine::{Input, Output, input::Fact, output::Request, recording};
+use tokio::time::Instant;
+
+use super::{Agent, News, now_ns};
+use crate::{
+    desk::Order,
+    identity::{self, Asked},
+    kernel::Counts,
+    measure,
+};
+
+impl Agent {
+    pub(super) fn fact(&mut self, fact: &Fact) -> Result<()> {
+        self.apply(&Input::Fact { now_ns: now_ns(), fact })
+    }
+
+    pub(super) fn apply(&mut self, input: &Input<'_>) -> Result<()> {
+        if let Some(file) = &mut self.recording {
+            self.frame.clear();
+            recording::write(*input, &mut self.frame);
+            file.write_all(&self.frame).context("cannot write the recording")?;
+        }
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.clear();
+        self.engine.apply(*input, &mut outputs);
+        let result = self.printer.print(&outputs);
+        let mut facts = Vec::new();
+        for output in &outputs {
+            match output {
+                Output::Request(request) => self.perform(*request, &mut facts),
+                Output::Answer(answer) => self.answered = Some(answer.clone()),
+                Output::Line(_) => {}
+            }
+        }
+        self.desk.observe(&outputs, &self.engine);
+        self.outputs = outputs;
+        result?;
+        facts.iter().try_for_each(|f| self.fact(f))
+    }
+
+    pub(super) fn perform(&mut self, request: Request, facts: &mut Vec<Fact>) {
+        match request {
+            Request::Forget { tree } => self.kernel.forget(tree),
+            Request::ForgetChannel { channel } => {
+                self.kernel.forget_channel(channel);
+                self.ingest.forget(channel);
+            }
+            Request::Channel { channel, mode } => self.kernel.set_channel(channel, mode),
+            Request::Prove { client } => self.kernel.prove(client),
+            Request::Measure { tgid } => facts.extend(measure::usage(tgid)),
+            Request::Drain => self.drain_wanted = true,
+            Request::Identify { tree, tgid, root, client } => {
+                let (news, configured) = (self.news.clone(), Arc::clone(&self.clients));
+                let asked = Asked { tree, tgid, root, client };
+                tokio::task::spawn_blocking(move || {
+                    let found = identity::resolve(&asked, &configured);
+                    // The loop is gone: so is the use of this.
+                    let _unused = news.blocking_send(News::Fact(Box::new(Fact::Identity(found))));
+                });
+            }
+        }
+        if self.drain_wanted && !self.draining {
+            self.start_drain();
+        }
+    }
+
+    pub(super) fn start_drain(&mut self) {
+        self.drain_wanted = false;
+        let up_to = now_ns();
+        if let Err(e) = self.counts.flip() {
+            tracing::error!("{e:#}");
+            return;
+        }
+        self.draining = true;
+        let news = self.news.clone();
+        tokio::task::spawn_blocking(move || {
+            Counts::settle();
+            // The loop is gone: so is the use of this.
+            let _unused = news.blocking_send(News::Settled(up_to));
+        });
+    }
+
+    pub(super) fn hand_in(&mut self, up_to_ns: u64) -> Result<()> {
+        let mut facts = Vec::new();
+        self.counts.drain(&mut facts);
+        facts.push(Fact::Drained { up_to_ns });
+        facts.iter().try_for_each(|f| self.fact(f))
+    }
+
+    pub(super) fn on_news(&mut self, news: News) -> Result<()> {
+        match news {
+            News::Fact(fact) => self.fact(&fact),
+            News::Clients(configured) => {
+                self.clients = configured;
+                Ok(())
+            }
+            News::Settled(up_to) => {
+                self.draining = false;
+                self.drained_at = Instant::now();
+                self.hand_in(up_to)?;
+                if self.drain_wanted {
+                    self.start_drain();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What those who work off the loop cannot do themselves.
+    pub(super) fn on_order(&mut self, order: Order) -> Result<()> {
+        match order {
+            Order::Command(command, answer) => {
+                self.answered = None;
+                self.fact(&Fact::Command(*command))?;
+                let said = self.answered.take().unwrap_or_else(|| Err("the engine does not say".into()));
+                // Whoever waited may have gone.
+                drop(answer.send(said));
+            }
+            Order::Changed(answer) => {
+                let snapshot = self.desk.snapshot(&mut self.engine);
+                if let Err(snapshot) = answer.send(snapshot) {
+                    self.desk.unsaved(snapshot.keys());
+                }
+            }
+            Order::Unsaved(keys) => self.desk.unsaved(keys),
+        }
+        Ok(())
+    }
+}

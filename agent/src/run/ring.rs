@@ -1,0 +1,117 @@
+//! Records from the ring, and the hooks that they come from.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+use aya::maps::{MapData, RingBuf};
+use engine::{Input, input::Fact};
+use tokio::time::Instant;
+
+use super::{Agent, BATCH, DRAIN, LINGER, ROUNDS, now_ns};
+use crate::running;
+
+impl Agent {
+    /// Finds candidates among the processes that run already. Those that are born meanwhile are either
+    /// children of a tracked process, which the fork program sees, or found by the next look.
+    pub(super) fn find_running(&mut self, ring: &mut RingBuf<MapData>) -> Result<()> {
+        for _ in 0..ROUNDS {
+            let seen = running::scan();
+            // What the programs found meanwhile comes first: a process may belong to it.
+            while self.take(ring)? {}
+            let plan = running::plan(&seen, &self.kernel.known(), std::process::id(), now_ns());
+            if plan.is_empty() {
+                return Ok(());
+            }
+            self.attach()?;
+            let mut missing = HashSet::new();
+            for adopted in &plan {
+                if missing.contains(&adopted.tree) {
+                    continue;
+                }
+                if !self.kernel.adopt(adopted, now_ns())? {
+                    // Without its root there is no tree; the next look finds its members' place.
+                    missing.extend(adopted.root.then_some(adopted.tree));
+                    continue;
+                }
+                self.ingest.join(adopted.seen.stdin);
+                self.ingest.join(adopted.seen.stdout);
+                self.fact(&Fact::Existing(running::describe(adopted)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Feeds records to the engine; true when there may be more.
+    pub(super) fn take(&mut self, ring: &mut RingBuf<MapData>) -> Result<bool> {
+        for _ in 0..BATCH {
+            let Some(item) = ring.next() else {
+                return Ok(false);
+            };
+            let mut record = std::mem::take(&mut self.record);
+            record.clear();
+            record.extend_from_slice(&item);
+            drop(item);
+            let new_tree = is_new_tree(&record);
+            if new_tree {
+                self.attach()?;
+            }
+            let mut digests = std::mem::take(&mut self.digests);
+            digests.clear();
+            self.ingest.mask(&mut record, &mut digests);
+            let done = self.apply(&Input::Record { bytes: &record, digests: &digests });
+            self.record = record;
+            self.digests = digests;
+            done?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn attach(&mut self) -> Result<()> {
+        self.idle_since = None;
+        if !self.kernel.attached() {
+            self.kernel.attach_syscalls()?;
+            self.fact(&Fact::Attached)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the other processes of the host their speed back when nothing is tracked.
+    pub(super) fn rest(&mut self) -> Result<()> {
+        if self.engine.tracked() > 0 || !self.kernel.attached() {
+            self.idle_since = None;
+            return Ok(());
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > LINGER {
+            self.kernel.detach_syscalls()?;
+            self.idle_since = None;
+            self.fact(&Fact::Detached)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_counters(&mut self) -> Result<()> {
+        let mut losses = self.counts.losses();
+        let misses = self.kernel.misses();
+        if misses > 0 {
+            losses.push(("missed:program-runs".into(), misses));
+        }
+        losses.extend(self.desk.losses());
+        self.desk.look(&self.engine);
+        for (cause, total) in losses {
+            self.fact(&Fact::Lost { cause, total })?;
+        }
+        if self.engine.tracked() > 0 && !self.draining && self.drained_at.elapsed() > DRAIN {
+            self.start_drain();
+        }
+        self.rest()
+    }
+}
+
+/// Whether a record says that a new tree began: the hooks must be attached at once.
+fn is_new_tree(record: &[u8]) -> bool {
+    use zerocopy::FromBytes as _;
+    engine::record::kind_of(record) == Some(abi::kind::EXEC)
+        && abi::Exec::read_from_prefix(record)
+            .is_ok_and(|(exec, _)| exec.flags & abi::exec_flag::NEW_TREE != 0)
+}
