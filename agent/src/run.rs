@@ -286,13 +286,14 @@ impl Agent {
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         self.engine.apply(*input, &mut outputs);
-        let result = self.printer.print(&outputs);
+        // Before the lines are printed: what a line says of "from now on" is so when it is read.
         let mut facts = Vec::new();
         for output in &outputs {
             if let Output::Request(request) = output {
                 self.perform(*request, &mut facts);
             }
         }
+        let result = self.printer.print(&outputs);
         self.outputs = outputs;
         result?;
         facts.iter().try_for_each(|f| self.fact(f))
