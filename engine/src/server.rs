@@ -482,11 +482,12 @@ impl Server {
         for call in self.calls.iter_mut().filter(|c| matches!(c.stage, Stage::Settling { .. })) {
             call.end_cpu(tgid, cpu_ns);
         }
-        for n in &self.unmeasured {
-            if let Some(c) = self.closing.get_mut(n) {
-                c.call.end_cpu(tgid, cpu_ns);
-            }
-        }
+        // One that waited too long has been told without its figures.
+        self.unmeasured.retain(|n| {
+            let Some(c) = self.closing.get_mut(n) else { return false };
+            c.call.end_cpu(tgid, cpu_ns);
+            true
+        });
     }
 
     /// The reader was measured: what has settled has its figures.

@@ -91,7 +91,7 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
                 record(&mut verdict, truth, good, good.then_some(Charge::Right), seen);
                 continue;
             }
-            Act::Flow { .. } => flow(truth, truths, seen),
+            Act::Flow { .. } => flow(truth, truths, seen, replies),
             _ => take(truth, &mut groups, &by_pid, seen),
         };
         for &n in lines.iter().flatten() {
@@ -211,11 +211,17 @@ fn take(
 
 /// Lines of one socket's flow, when their sum is the truth. The next truth about the same peer
 /// ends it, unless the two overlap: then the sum over all truths about this peer must be right.
-fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> {
+fn flow(
+    truth: &Truth,
+    truths: &[Truth],
+    seen: &Observed,
+    replies: &HashMap<String, u64>,
+) -> Option<Vec<usize>> {
     let Act::Flow { address, port, protocol, bytes_out, bytes_in } = &truth.act else {
         return None;
     };
-    let (mut next, mut all) = (u64::MAX, (0, 0));
+    let until = |t: &Truth| replies.get(&t.request_id.to_string()).map_or(t.at_boot_ns, |r| *r);
+    let (mut next, mut all, mut overlaps) = (u64::MAX, (0, 0), false);
     for t in truths.iter().filter(|t| t.pid == truth.pid) {
         if let Act::Flow { address: a, port: p, protocol: r, bytes_out: o, bytes_in: i } = &t.act
             && (a, p, r) == (address, port, protocol)
@@ -223,6 +229,9 @@ fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> 
             all = (all.0 + o, all.1 + i);
             if t.at_boot_ns > truth.at_boot_ns {
                 next = next.min(t.at_boot_ns);
+                overlaps |= t.at_boot_ns < until(truth);
+            } else {
+                overlaps |= !std::ptr::eq(t, truth) && truth.at_boot_ns < until(t);
             }
         }
     }
@@ -238,7 +247,7 @@ fn flow(truth: &Truth, truths: &[Truth], seen: &Observed) -> Option<Vec<usize>> 
             }
         }
     }
-    (!lines.is_empty() && (own == (*bytes_out, *bytes_in) || seen_all == all)).then_some(lines)
+    (!lines.is_empty() && (own == (*bytes_out, *bytes_in) || overlaps && seen_all == all)).then_some(lines)
 }
 
 /// Every line of a process that a call made must be charged to that call, listed or not.

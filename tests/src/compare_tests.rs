@@ -110,3 +110,38 @@ fn one_line_is_not_two_acts() {
     let two = [truth(1, 100, "/a", 1), truth(1, 200, "/a", 1)];
     assert_eq!(verdict(&two, vec![line(1, 101, "/a", 1, right())])[1], 1);
 }
+
+#[test]
+fn flows_to_one_peer_may_be_told_together_only_when_their_calls_overlap() {
+    let flow = |out| (("192.0.2.1", 53, "udp"), out);
+    let act = |((address, port, protocol), out): ((&str, u16, &str), u64)| Act::Flow {
+        address: address.into(),
+        port,
+        protocol: protocol.into(),
+        bytes_out: out,
+        bytes_in: 0,
+    };
+    let truths = [(1, 100, 30), (2, 200, 40)]
+        .map(|(id, at, out)| Truth { act: act(flow(out)), ..truth(id, at, "", 1) });
+    let told = |at, bytes_out| {
+        let effect = Effect::Flow {
+            address: "192.0.2.1".into(),
+            port: 53,
+            protocol: "udp".into(),
+            bytes_out,
+            bytes_in: 0,
+        };
+        EffectLine {
+            effect: Arc::new(effect),
+            ..line(at, at, "", 1, scope(None, Certainty::Ambiguous, &[1, 2]))
+        }
+    };
+    // Five bytes of the first call come within the second one's time.
+    let observed = Observed { effects: vec![told(110, 25), told(210, 45)], calls: Vec::new() };
+    let seen = |first_reply| {
+        let replies = HashMap::from([("1".to_owned(), first_reply), ("2".to_owned(), 300)]);
+        judge(&truths, &observed, &replies).total.seen
+    };
+    assert_eq!(seen(150), 0, "the first had ended: what comes later is not its own");
+    assert_eq!(seen(250), 2, "the two overlapped: only their sum is known");
+}

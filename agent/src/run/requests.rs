@@ -28,7 +28,7 @@ impl Agent {
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         self.engine.apply(*input, &mut outputs);
-        let result = self.printer.print(&outputs);
+        // Before the lines are printed: what a line says of "from now on" is so when it is read.
         let mut facts = Vec::new();
         for output in &outputs {
             match output {
@@ -37,6 +37,7 @@ impl Agent {
                 Output::Line(_) => {}
             }
         }
+        let result = self.printer.print(&outputs);
         self.desk.observe(&outputs, &self.engine);
         self.outputs = outputs;
         result?;

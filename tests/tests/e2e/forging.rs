@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::{
     agent::Agent,
     client::{Client, Manner},
@@ -45,7 +45,13 @@ fn forging(mode: &str) -> Result<()> {
     ensure!(forged.text() == "forged_tool", "{forged:?}");
     // Proof needs the client's writes, which are captured from the report on.
     let (at_once, _) = client.call("ping_tool", &json!({}))?;
-    std::thread::sleep(Duration::from_millis(50));
+    let server = agent.server(client.pid())?.server;
+    agent
+        .wait_for(
+            Duration::from_secs(10),
+            |l| matches!(l, Line::Server(s) if s.server.id == server.id && s.event == ServerEvent::Forging),
+        )
+        .context("nobody reports the forging")?;
     let mut after = Vec::new();
     for _ in 0..20 {
         let (id, reply) = client.call("ping_tool", &json!({}))?;
@@ -53,12 +59,6 @@ fn forging(mode: &str) -> Result<()> {
         after.push(id);
     }
     agent.rest();
-    let server = agent.server(client.pid())?.server;
-    let told = agent.lines()?.into_iter().any(|p| {
-        matches!(&p.line, Line::Server(s)
-            if s.server.id == server.id && s.event == ServerEvent::Forging)
-    });
-    ensure!(told, "nobody reports the forging");
     let seen = agent.observed(&server.id)?;
     let opened = seen.calls.iter().filter(|c| {
         c.scope.tool.as_deref() == Some("forged_tool")
