@@ -13,10 +13,13 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// How many of each peer: calls that run side by side do not share one.
 const EACH: u8 = 16;
+
+/// Worlds of one process: what its resolvers' addresses have room for.
+const WORLDS_MAX: u8 = 64;
 
 static WORLDS: AtomicU8 = AtomicU8::new(0);
 
@@ -44,8 +47,9 @@ impl World {
             .collect::<io::Result<_>>()?;
         // Its own addresses for every world of every process: sockets live as long as the process.
         let world = WORLDS.fetch_add(1, Ordering::Relaxed);
-        let [_, _, a, b] = std::process::id().to_be_bytes();
-        let resolvers: Vec<_> = (0..EACH).map(|n| Ipv4Addr::new(127, a | 128, b, world * EACH + n)).collect();
+        ensure!(world < WORLDS_MAX, "more than {WORLDS_MAX} worlds in one process");
+        let first = 0x7f80_0000 | (std::process::id() & 0x1fff) << 10 | u32::from(world) * u32::from(EACH);
+        let resolvers: Vec<_> = (0..u32::from(EACH)).map(|n| Ipv4Addr::from(first + n)).collect();
         for &address in &resolvers {
             let socket = UdpSocket::bind((address, 53));
             resolver(socket.with_context(|| format!("cannot bind {address}:53"))?);

@@ -139,7 +139,7 @@ fn hostile(place: &Place, name: &str) -> Result<(Client, PathBuf)> {
     let script = r#"
 out=$1; shift
 while read -r line; do
-  id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+  id=$(printf '%s' "$line" | sed -n 's/.*"id":\(-\{0,1\}[0-9]*\).*/\1/p')
   case "$line" in
     *'"initialize"'*) r='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"x","version":"1"}}';;
     *'"shadow"'*) cat /etc/shadow >/dev/null; r='{"content":[{"type":"text","text":"done"}]}';;

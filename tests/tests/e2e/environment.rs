@@ -73,6 +73,8 @@ fn environment() -> Result<()> {
     let mut command = Command::new("sh");
     let script = r#"LD_PRELOAD=/a-value-of-mine.so PERL5LIB=x /bin/true; exec "$0" "$@""#;
     command.args(["-c", script]).arg(direct.get_program()).args(direct.get_args());
+    // Cargo sets it for what it runs.
+    command.env_remove("LD_LIBRARY_PATH");
     let mut client = Client::start(command, Manner::default())?;
     client.call("noop", &json!({}))?;
     let server = agent.server(client.pid())?.server;

@@ -82,6 +82,8 @@ fn lifecycle() -> Result<()> {
 fn cold_start() -> Result<()> {
     for round in 0..5 {
         let agent = Agent::start_with(&[], |_| true)?;
+        // They are attached already if some process of this machine looks like a server.
+        let links = sys::bpf_ids(31).len();
         let mut command = Command::new(program("forger")?);
         command.args(["--forge", "proc"]);
         let mut client = Client::start(command, Manner::default())?;
@@ -89,17 +91,18 @@ fn cold_start() -> Result<()> {
             client.call("ping_tool", &json!({}))?;
             std::thread::sleep(Duration::from_millis(5));
         }
+        let cold = sys::bpf_ids(31).len() > links;
         agent.rest();
         let server = agent.server(client.pid())?;
         let seen = agent.observed(&server.server.id)?;
         let missed = 20 - seen.calls.len();
         println!(
-            "round {round}: gap {:.1} ms, partial {}, {missed} of the first calls missed",
+            "round {round}: cold {cold}, gap {:.1} ms, partial {}, {missed} of the first calls missed",
             server.startup.gap_ms, server.startup.partial
         );
         ensure!(seen.calls.len() > 10, "only {} of 20 calls", seen.calls.len());
         ensure!(
-            server.startup.partial && server.startup.gap_ms > 0.0,
+            server.startup.partial && server.startup.gap_ms > 0.0 || !cold && missed == 0,
             "hooks that were not attached when it began, and nothing says so: {:?}",
             server.startup
         );

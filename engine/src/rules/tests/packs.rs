@@ -40,7 +40,7 @@ fn inline_tests_can_fail() {
     }
 }
 
-/// What runtimes do when they start (traced with strace: node 24, python 3.13, git 2.47, dash).
+/// What runtimes do when they start (node, python, git, dash).
 #[test]
 fn an_honest_start_hits_nothing() {
     let set = compile(&packs());

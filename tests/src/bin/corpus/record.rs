@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Training: calls of each tool, and sessions that they are spread over.
-const TRAIN: (u64, u64) = (200, 40);
+const TRAIN: (u64, u64) = (200, 100);
 /// Held-out calls a session, about.
-const SESSION: u64 = 150;
-/// Sessions that a developer's machine sees of one server in a day.
-const DAY: u64 = 10;
+const SESSION: u64 = 60;
+/// Sessions of one server that are a host-day of it.
+const DAY: u64 = 1;
 /// Other programs of this machine may flood the agent: tries until nothing is lost.
 const TRIES: u32 = 3;
 
@@ -48,7 +48,7 @@ impl Recorder {
             manifest = Manifest::default();
         }
         manifest.format = engine::recording::VERSION;
-        manifest.host_day = format!("{DAY} sessions of a server are one host-day of it");
+        manifest.host_day = "a host-day is one session of each server".into();
         if let Some(raw) = &options.raw {
             fs::create_dir_all(raw)?;
         }
@@ -76,7 +76,7 @@ impl Recorder {
             }
             _ => {
                 let calls = self.scaled(server.held_out);
-                ((calls / SESSION).max(self.scaled(TRAIN.1 / 4)), calls)
+                ((calls / SESSION).max(self.scaled(20)), calls)
             }
         };
         let each = |n: u64| calls * (n + 1) / sessions - calls * n / sessions;

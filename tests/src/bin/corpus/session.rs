@@ -76,7 +76,8 @@ pub(crate) fn benign(server: &Server, part: Part, number: u64, count: u64) -> Re
     let pool = Pool::of(part);
     let mut client = start(server, None, &mut rng)?;
     let tools = order(server, part, count, &mut rng);
-    let calm = rng.percent(if part == Part::Train { 60 } else { 20 });
+    // A model thinks between calls; some clients do not.
+    let calm = rng.percent(75);
     // Some clients ask for more than one thing at a time.
     let width = if !calm && rng.percent(25) { 2 + rng.below(3) } else { 1 };
     let mut calls = Calls::new();
