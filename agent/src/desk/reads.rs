@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::{
-    Engine,
+    AmbiguousShare, Engine,
     baseline::{Baseline, ScopeKey},
     judge::{Stored, export},
 };
@@ -106,6 +106,7 @@ impl Desk {
             "calls": self.live.total_calls,
             "findings": findings,
             "lost": self.live.lost,
+            "ambiguous_share": ambiguous(engine.ambiguous_share()),
             "rules": { "rules": rules.rules().len(), "files": files.len() },
             "store": store,
             "coverage": self.live.coverage.values().collect::<Vec<_>>(),
@@ -126,15 +127,18 @@ impl Desk {
             if name.is_some_and(|name| name != server && name != identity && !running(identity, name)) {
                 continue;
             }
-            let learned = judge.baseline(identity).map(|b| (b, ScopeKey::Tool(tool.clone())));
-            let state = learned.map(|(b, scope)| match b.knows(&scope) {
+            let learned = judge.baseline(identity);
+            let state = learned.map(|b| match b.knows(&ScopeKey::Tool(tool.clone())) {
                 true => b.summary().state,
                 false => "learning",
             });
+            let settling = learned.and_then(|b| b.settling().find(|(name, _)| name == tool)).map(|(_, s)| s);
             rows.push(json!({
                 "server": server, "identity": identity, "tool": tool, "calls": row.calls, "state": state,
                 "findings": open.get(&(identity.as_str(), tool.as_str())).copied().unwrap_or(0),
                 "first_seen": row.first_seen, "last_seen": row.last_seen,
+                "settle_ms": settling.and_then(|s| s.learned_ns()).map(|ns| ns as f64 / 1e6),
+                "late_share": settling.map(|s| s.late_share()),
             }));
         }
         match name {
@@ -225,7 +229,13 @@ fn server(r: &Running, engine: &Engine) -> Value {
         "mode": judge.mode_of(&line.server.name, None), "state": state.map(|b| b.summary().state),
         "channel": line.channel, "startup": line.startup, "identity": r.identity,
         "since": line.time,
+        "ambiguous_share": engine.ambiguous_share_of(&line.server.id).map(ambiguous),
     })
+}
+
+/// Share of effects that may belong to several calls: by the configured settling time, and by the learned ones.
+fn ambiguous(share: AmbiguousShare) -> Value {
+    json!({ "before": share.before, "after": share.after, "effects": share.effects })
 }
 
 fn rules(engine: &Engine) -> Value {

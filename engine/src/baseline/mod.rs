@@ -149,8 +149,9 @@ pub fn item(act: &Act<'_>, roots: &Roots) -> Option<Item> {
 }
 
 /// System calls of memory, threads, clocks, signals, descriptors and directories that any runtime makes at times
-/// of its own choosing: which call they fall into says nothing about a tool.
-fn is_common(nr: u32) -> bool {
+/// of its own choosing: which call they fall into says nothing about a tool. By number in the x86_64 table.
+#[must_use]
+pub fn is_common(nr: u32) -> bool {
     matches!(
         nr,
         0..=40 | 44..=48 | 54..=55 | 60..=63 | 72..=81 | 89 | 95..=100 | 102 | 104 | 107..=111 | 131 | 137..=138
@@ -168,6 +169,9 @@ pub enum ScopeKey {
     Ambient,
     /// All calls of a session together: only means are kept of it.
     Session,
+    /// All that the server does, in whatever scope. What is new to it is new to each of its tools; and what
+    /// it does is known also where it is open which tool did it.
+    Whole,
     /// The calls of a tool. First calls of a tool in a session have numbers of their own.
     Tool(String),
 }
@@ -178,6 +182,7 @@ impl fmt::Display for ScopeKey {
             Self::Startup => f.write_str("startup"),
             Self::Ambient => f.write_str("ambient"),
             Self::Session => f.write_str("session"),
+            Self::Whole => f.write_str("server"),
             Self::Tool(name) => write!(f, "tool {name}"),
         }
     }
@@ -227,17 +232,19 @@ impl ScopeBaseline {
     }
 
     /// Calls `f` with each test that may be made of it, in one order always, and its alarms.
-    fn each_test(&self, mut f: impl FnMut(Test, &dyn Fn() -> Alarms)) {
+    fn each_test(&self, key: &ScopeKey, mut f: impl FnMut(Test, &dyn Fn() -> Alarms)) {
         if !self.is_known() {
             return;
         }
+        // What is new to the whole server says more than what is new to one of its tools.
+        let behind = u8::from(*key != ScopeKey::Whole);
         for dimension in DIMENSIONS {
             for level in 0..levels_of(dimension) {
                 let family = self.sets.get(&dimension).map(|sets| &sets[level]);
                 if family.is_some_and(|f| f.refused > 0 || !is_closed(dimension, level, f)) {
                     continue;
                 }
-                let rank = rank(dimension, level);
+                let rank = rank(dimension, level) + behind;
                 f(Test::Set(dimension, level), &|| {
                     family.map(|f| f.alarms(rank)).unwrap_or(Alarms { rank, ..Alarms::default() })
                 });
@@ -247,7 +254,7 @@ impl ScopeBaseline {
             for first in [false, true] {
                 f(Test::Number(first, metric), &|| {
                     let single = self.numbers.get(&(first, metric)).and_then(|n| n.0.single());
-                    Alarms { sessions: single.into_iter().collect(), rank: 1, ..Alarms::default() }
+                    Alarms { sessions: single.into_iter().collect(), rank: 1 + behind, ..Alarms::default() }
                 });
             }
         }
@@ -598,17 +605,17 @@ impl Baseline {
     /// session may have one. True when something else is tested than before.
     pub(crate) fn assess(&mut self, allowed: f64) -> bool {
         let mut alarms = Vec::new();
-        for s in self.scopes.values() {
-            s.each_test(|_, of| alarms.push(of()));
+        for (key, s) in &self.scopes {
+            s.each_test(key, |_, of| alarms.push(of()));
         }
         let choice = risk::choose(&alarms, u64::from(self.trials), allowed);
         self.bound = choice.bound;
         self.allowed = allowed;
         let mut chosen = choice.tested.iter();
         let (mut changed, mut any) = (false, false);
-        for s in self.scopes.values_mut() {
+        for (key, s) in &mut self.scopes {
             let mut tested = Tested::default();
-            s.each_test(|test, _| {
+            s.each_test(key, |test, _| {
                 if chosen.next() == Some(&true) {
                     tested.add(test);
                 }

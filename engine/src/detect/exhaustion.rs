@@ -11,9 +11,10 @@
 //! | `duration_s` | 1,800 | clients give up after one to five minutes |
 //! | `peak_rss` | 4 GiB | |
 //! | `cpu_s` | 600 | shared with the calls beside it when they overlap |
+//! | `threads` | 256 | system calls that make threads or processes, less the processes |
+//! | `sockets` | 512 | sockets made or accepted in a call, whatever became of them |
 //!
-//! Threads cannot be told from lines: the kernel programs report processes, not threads. File descriptors
-//! and disk use are not in the lines either. Effects that may belong to several calls count for none here.
+//! File descriptors and disk use are not in the lines. Effects that may belong to several calls count for none here.
 //! Counts come while the call runs; duration also by `tick`; CPU and memory only when it ends.
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{Hit, bounded::Lru, certain_call};
 use crate::{
     finding::{Kind, Severity},
-    output::{CallLine, Effect, EffectLine, PathOpKind},
+    output::{CallLine, Effect, EffectLine, PathOpKind, SyscallAbi},
 };
 
 /// Ceilings; reasons stand in the module's header.
@@ -31,7 +32,9 @@ use crate::{
 pub struct Exhaustion {
     pub children: u64,
     pub forks_per_s: u64,
+    pub threads: u64,
     pub connects: u64,
+    pub sockets: u64,
     pub files: u64,
     pub bytes_out: u64,
     pub duration_s: u64,
@@ -44,7 +47,9 @@ impl Default for Exhaustion {
         Self {
             children: 200,
             forks_per_s: 150,
+            threads: 256,
             connects: 500,
+            sockets: 512,
             files: 20_000,
             bytes_out: 1 << 30,
             duration_s: 1800,
@@ -52,6 +57,15 @@ impl Default for Exhaustion {
             cpu_s: 600,
         }
     }
+}
+
+/// Numbers of system calls, of the x86_64 table.
+mod nr {
+    pub(super) const SOCKET: u32 = 41;
+    pub(super) const ACCEPT: u32 = 43;
+    pub(super) const CLONE: u32 = 56;
+    pub(super) const ACCEPT4: u32 = 288;
+    pub(super) const CLONE3: u32 = 435;
 }
 
 /// Calls that are counted at a time.
@@ -62,7 +76,9 @@ const SECOND: u64 = 1_000_000_000;
 struct Spent {
     first_ns: Option<u64>,
     children: u64,
+    clones: u64,
     connects: u64,
+    sockets: u64,
     files: u64,
     bytes_out: u64,
     told_duration: bool,
@@ -124,6 +140,32 @@ impl Spending {
                 "forks",
                 format!("made more than {} processes in one second", t.forks_per_s),
             ));
+        }
+    }
+
+    pub(super) fn syscall(
+        &mut self,
+        t: &Exhaustion,
+        line: &EffectLine,
+        abi: SyscallAbi,
+        nr: u32,
+        hits: &mut Vec<Hit>,
+    ) {
+        let (clones, sockets) = match (abi, nr) {
+            (SyscallAbi::X86_64, nr::CLONE | nr::CLONE3) => (line.count, 0),
+            (SyscallAbi::X86_64, nr::SOCKET | nr::ACCEPT | nr::ACCEPT4) => (0, line.count),
+            _ => return,
+        };
+        let Some(spent) = self.spent(line) else { return };
+        let threads = |s: &Spent| s.clones.saturating_sub(s.children);
+        let before = (threads(spent), spent.sockets);
+        spent.clones = spent.clones.saturating_add(clones);
+        spent.sockets = spent.sockets.saturating_add(sockets);
+        if passes(before.0, threads(spent), t.threads) {
+            hits.push(hit(None, "threads", format!("made more than {} threads in one call", t.threads)));
+        }
+        if passes(before.1, spent.sockets, t.sockets) {
+            hits.push(hit(None, "sockets", format!("made more than {} sockets in one call", t.sockets)));
         }
     }
 
@@ -250,6 +292,18 @@ mod tests {
         assert_eq!(hits(&mut Detectors::default(), forks(150, S / 10)), []);
         let bomb = (0..200).map(|i| line(S + i, ambient(), Effect::Fork { child: 1 }));
         assert_eq!(objects(&hits(&mut Detectors::default(), bomb)), ["forks"]);
+    }
+
+    #[test]
+    fn threads_and_sockets_are_told_by_their_system_calls() {
+        let many = |nr, n| more(&line(S, in_call(1), Effect::Syscall { abi: SyscallAbi::X86_64, nr }), n);
+        let told = hits(&mut Detectors::default(), [many(nr::CLONE3, 400), many(nr::SOCKET, 300)]);
+        assert_eq!(objects(&told), ["threads"]);
+        let told = hits(&mut Detectors::default(), [many(nr::SOCKET, 500), many(nr::ACCEPT4, 100)]);
+        assert_eq!(objects(&told), ["sockets"]);
+        // A build: as many processes as calls that make them.
+        let lines = forks(150, S / 10).chain([many(nr::CLONE, 300)]);
+        assert_eq!(hits(&mut Detectors::default(), lines), []);
     }
 
     #[test]

@@ -189,6 +189,9 @@ impl Detectors {
             Effect::TlsHello { sni: Some(sni), address, .. } => {
                 self.bindings.hello(at_ns, sni, address, hits);
             }
+            Effect::Syscall { abi, nr } => {
+                self.spending.syscall(&t.exhaustion, line, *abi, *nr, hits);
+            }
             Effect::Unix { path, error, op: NetOp::Connect | NetOp::Sendmsg, .. } => {
                 self.bindings.unix(path, *error);
             }
@@ -198,7 +201,6 @@ impl Detectors {
             | Effect::Net { .. }
             | Effect::Unix { .. }
             | Effect::TlsHello { .. }
-            | Effect::Syscall { .. }
             | Effect::Special { .. }
             | Effect::Uring { .. } => {}
         }

@@ -63,9 +63,11 @@ impl Judge {
         let scope = ScopeKey::Tool(tool);
         let numbers = numbers(line, &pending);
         let mut tainted = self.new_tool(line, &scope);
-        tainted |= self.judge_numbers(line, &scope, first, &numbers);
+        let bases = [(&scope, first), (&ScopeKey::Whole, false)];
+        tainted |= self.judge_numbers(line, &scope, &bases, &numbers);
         if mean {
-            tainted |= self.judge_numbers(line, &ScopeKey::Session, false, &session_numbers);
+            let session = &ScopeKey::Session;
+            tainted |= self.judge_numbers(line, session, &[(session, false)], &session_numbers);
         }
         tainted |= self.ruled(line, &scope);
         let answered = matches!(line.status, CallStatus::Ok | CallStatus::ToolError | CallStatus::Error);
@@ -182,12 +184,12 @@ impl Judge {
         false
     }
 
-    /// Is a number far beyond all that was seen? True when it is.
+    /// Is a number far beyond all that was seen in any of these scopes (and of first calls of it)? True when it is.
     fn judge_numbers(
         &mut self,
         line: &CallLine,
         scope: &ScopeKey,
-        first: bool,
+        bases: &[(&ScopeKey, bool)],
         numbers: &[(Metric, u64)],
     ) -> bool {
         if !self.config.baselines || self.mode(&line.server.name, line.scope.tool.as_deref()) == Mode::Learn {
@@ -202,12 +204,12 @@ impl Judge {
         };
         let mut drafts = Vec::new();
         for &(metric, value) in numbers {
-            let Some((limit, max, n)) = b.number_limit(scope, first, metric) else {
+            let beyond = |(base, first): &(&ScopeKey, bool)| {
+                b.number_limit(base, *first, metric).filter(|(limit, ..)| value > *limit)
+            };
+            let Some((_, max, n)) = bases.iter().find_map(beyond) else {
                 continue;
             };
-            if value <= limit {
-                continue;
-            }
             let kind = match metric {
                 Metric::BytesOut => Kind::Volume,
                 Metric::MeanBytesOut | Metric::MeanQuestions => Kind::SlowExfiltration,
@@ -284,13 +286,16 @@ impl Judge {
         let Some(b) = self.baselines.get_mut(key) else {
             return;
         };
+        let when = When { session, utc, first_call: first, count: 0 };
+        let items = || pending.items.iter().map(|(item, count)| (&**item, *count));
         b.learned_call(scope, session, limits);
-        let items = pending.items.iter().map(|(item, count)| (&**item, *count));
-        b.learn(scope, items, When { session, utc, first_call: first, count: 0 }, limits);
-        for &(metric, value) in numbers {
-            if value > 0 {
-                b.learn_number(scope, first, metric, value, session, limits);
-            }
+        b.learn(scope, items(), when, limits);
+        b.learned_call(&ScopeKey::Whole, session, limits);
+        let shared = pending.shared.iter().map(|(item, count)| (&**item, *count));
+        b.learn(&ScopeKey::Whole, items().chain(shared), when, limits);
+        for &(metric, value) in numbers.iter().filter(|(_, value)| *value > 0) {
+            b.learn_number(scope, first, metric, value, session, limits);
+            b.learn_number(&ScopeKey::Whole, false, metric, value, session, limits);
         }
         if !self.dirty.contains(key) {
             self.dirty.insert(key.clone());

@@ -122,10 +122,11 @@ impl Judge {
 
     /// Keeps what may be learned, then enters what was found.
     fn enter_after(&mut self, line: &EffectLine, found: Vec<Found>, items: &[Arc<Item>], learn: bool) {
-        if learn && let Some(p) = self.instances.get_mut(&line.server.id).and_then(|i| i.pending(&line.scope))
-        {
-            for item in items {
-                p.add(item, line.count);
+        if learn && let Some(i) = self.instances.get_mut(&line.server.id) {
+            if let Some(p) = i.pending(&line.scope) {
+                items.iter().for_each(|item| p.add(item, line.count));
+            } else if let Some(p) = i.shared(&line.scope) {
+                items.iter().for_each(|item| p.share(item, line.count));
             }
         }
         self.enter(line, found);
@@ -159,14 +160,18 @@ impl Judge {
             if exempt >> n.min(63) & 1 != 0 {
                 continue;
             }
-            let Some(level) = new_for_all(baseline, scopes, item) else {
-                continue;
+            let (level, known) = match new_for_all(baseline, scopes, item) {
+                Some(level) => (level, scopes),
+                None => match baseline.novelty(&ScopeKey::Whole, item).tested {
+                    Some(level) => (level, &[ScopeKey::Whole][..]),
+                    None => continue,
+                },
             };
             if self.mode(&line.server.name, line.scope.tool.as_deref()) == Mode::Learn {
                 return;
             }
             let kind = words::kind(item.dimension, &item.levels[0], scopes);
-            let normal = scopes
+            let normal = known
                 .iter()
                 .take(3)
                 .map(|s| words::normal(baseline, s, item.dimension))

@@ -47,7 +47,7 @@ pub fn export(baseline: &Baseline) -> Export {
             ScopeKey::Ambient => Where::Ambient,
             ScopeKey::Tool(tool) => Where::Tool(tool.clone()),
             // Only means are kept of it.
-            ScopeKey::Session => continue,
+            ScopeKey::Session | ScopeKey::Whole => continue,
         };
         let mut allow = Sections::default();
         for (dimension, name) in members {

@@ -29,12 +29,16 @@ const PROCESSES: usize = 4096;
 const RECENT: usize = 5;
 /// Items of one call that may be learned. A call that does more is too much to learn from.
 const ITEMS: usize = 8192;
+/// Items of effects that may belong to several scopes.
+const SHARED: usize = 64;
 
 /// What a scope did so far.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// What may be learned of it, and how often it was done.
     pub(super) items: Vec<(Arc<Item>, u64)>,
+    /// The same, but of effects that may belong to another scope: they teach no tool, only what the server does.
+    pub(super) shared: Vec<(Arc<Item>, u64)>,
     /// Places in `items`, by address: items are shared.
     index: HashMap<usize, usize>,
     /// It has a finding, or something of it was lost: it teaches nothing.
@@ -59,6 +63,16 @@ impl Pending {
         }
         self.index.insert(Arc::as_ptr(item) as usize, self.items.len());
         self.items.push((Arc::clone(item), count));
+    }
+
+    /// The same for an effect that may belong to another scope.
+    pub(super) fn share(&mut self, item: &Arc<Item>, count: u64) {
+        if let Some((_, n)) = self.shared.iter_mut().find(|(known, _)| Arc::ptr_eq(known, item)) {
+            *n += count;
+        } else if self.shared.len() < SHARED {
+            self.shared.push((Arc::clone(item), count));
+        }
+        // What is not learned for want of room may be new again: that errs to the loud side.
     }
 }
 
@@ -333,8 +347,32 @@ impl Instance {
         }
     }
 
+    /// Where an effect of open scope is kept, unless something that it may belong to teaches nothing.
+    pub(super) fn shared(&mut self, scope: &Scope) -> Option<&mut Pending> {
+        if scope.kind != ScopeKind::Ambiguous {
+            return None;
+        }
+        let mut latest = None;
+        for c in &scope.candidates {
+            match (c.kind, &c.call) {
+                (ScopeKind::Call, Some(call)) => {
+                    if self.calls.get(&call.number).is_some_and(|p| p.tainted) {
+                        return None;
+                    }
+                    latest = latest.max(Some(call.number));
+                }
+                (ScopeKind::Ambient, _) if !self.ambient.tainted => {}
+                (ScopeKind::Startup, _) if self.startup.as_ref().is_none_or(|p| !p.tainted) => {}
+                _ => return None,
+            }
+        }
+        self.calls.get_mut(&latest?)
+    }
+
     /// Findings and losses of an ambiguous moment taint all that it may belong to.
     pub(super) fn taint(&mut self, scope: &Scope) {
+        // What may have been of this scope is not learned as another's either.
+        self.calls.values_mut().for_each(|p| p.shared.clear());
         if let Some(p) = self.pending(scope) {
             p.tainted = true;
         }

@@ -48,7 +48,7 @@ impl Policy {
 pub(super) fn at(who: &Who, scope: &ScopeKey) -> Who {
     let scope = match scope {
         ScopeKey::Startup => Where::Startup,
-        ScopeKey::Ambient | ScopeKey::Session => Where::Ambient,
+        ScopeKey::Ambient | ScopeKey::Session | ScopeKey::Whole => Where::Ambient,
         ScopeKey::Tool(tool) => Where::Tool(tool.clone()),
     };
     Who { scope, ..who.clone() }

@@ -135,6 +135,7 @@ pub(super) fn normal(baseline: &Baseline, scope: &ScopeKey, dimension: Dimension
         ScopeKey::Startup => "startups",
         ScopeKey::Ambient => "minutes without a call",
         ScopeKey::Tool(_) | ScopeKey::Session => "calls",
+        ScopeKey::Whole => "startups, calls and minutes between",
     };
     let members = s.coarse(dimension);
     let shown: Vec<&str> = members.iter().take(5).map(|m| m.as_ref()).collect();

@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// Keep the agent's recordings as they were, in this directory
     #[arg(long)]
     raw: Option<PathBuf>,
+    /// Record nothing: filter and pack again what is there
+    #[arg(long)]
+    repack: bool,
     #[arg(long, hide = true)]
     inside: bool,
 }
@@ -71,6 +74,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(Manifest::directory);
+    if options.repack {
+        return record::repack(&out);
+    }
     if !options.inside {
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
         let hidden = ["/srv", "/tmp", "/run"].iter().any(|dir| out.starts_with(dir));

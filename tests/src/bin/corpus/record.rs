@@ -149,7 +149,7 @@ impl Recorder {
                 fs::copy(&raw, keep.join(&name))?;
             }
             fs::remove_file(&raw)?;
-            let bytes = filter::own(&bytes, std::process::id())?;
+            let bytes = filter::thin(&filter::own(&bytes, std::process::id())?)?;
             let known = (part == Part::HeldOut && !self.known.is_empty()).then_some(&self.known);
             let mut replayed = Replayed::of(&bytes, part == Part::Malicious, known)?;
             let mut recording = described(&name, server, role, part, &done);
@@ -223,6 +223,22 @@ impl Recorder {
     }
 }
 
+/// Takes out of recordings what this program would not record any more, and packs them again.
+pub(crate) fn repack(out: &Path) -> Result<()> {
+    let mut manifest = Manifest::read(out)?;
+    for recording in &mut manifest.recordings {
+        let bytes = filter::thin(&recording.unpack(out)?)?;
+        recording.bytes = bytes.len() as u64;
+        for problem in Replayed::of(&bytes, recording.part == Part::Malicious, None)?.problems(recording) {
+            println!("corpus: {problem}");
+        }
+        let packed = packed(&bytes)?;
+        println!("corpus: {}: {:.2} MB", recording.file, packed.len() as f64 / 1e6);
+        fs::write(out.join(&recording.file), packed)?;
+    }
+    write(manifest, out)
+}
+
 /// Writes the manifest, and says what it holds.
 pub(crate) fn write(mut manifest: Manifest, out: &Path) -> Result<()> {
     manifest.recordings.sort_by(|a, b| (&a.server, a.part).cmp(&(&b.server, b.part)));
@@ -276,7 +292,7 @@ fn described(
 
 /// Sessions of one server are much alike: what pays is to look far back.
 fn packed(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), 15)?;
+    let mut encoder = zstd::Encoder::new(Vec::new(), 19)?;
     encoder.set_parameter(CParameter::WindowLog(27))?;
     encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
     encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
