@@ -1,20 +1,22 @@
 //! Resource use of a process.
 
-use engine::input::Fact;
+use engine::input::{Fact, Usage};
 
 /// Measures a process; `None` when it is gone.
 pub(crate) fn usage(tgid: u32) -> Option<Fact> {
     let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).ok()?;
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(key))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
+    let field = |key: &str| {
+        let line = status.lines().find_map(|l| l.strip_prefix(key));
+        line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
     };
-    Some(Fact::Usage {
+    Some(Fact::Usage(Usage {
         tgid,
         cpu_ns: cpu_time(tgid)?,
-        rss: kib("VmRSS:").unwrap_or(0) * 1024,
-        peak_rss: kib("VmHWM:").unwrap_or(0) * 1024,
-    })
+        rss: field("VmRSS:") * 1024,
+        peak_rss: field("VmHWM:") * 1024,
+        threads: field("Threads:"),
+        fd_slots: field("FDSize:"),
+    }))
 }
 
 /// CPU time of all threads of a process, ns: the same clock that the kernel programs read.
@@ -38,10 +40,8 @@ mod tests {
 
     #[test]
     fn this_process_uses_something_and_no_process_is_none() {
-        let Some(Fact::Usage { cpu_ns, rss, peak_rss, .. }) = usage(std::process::id()) else {
-            unreachable!("this process runs")
-        };
-        assert!(cpu_ns > 0 && rss > 0 && peak_rss >= rss / 2);
+        let Some(Fact::Usage(u)) = usage(std::process::id()) else { unreachable!("this process runs") };
+        assert!(u.cpu_ns > 0 && u.rss > 0 && u.peak_rss >= u.rss / 2 && u.threads > 0 && u.fd_slots > 0);
         assert_eq!(usage(u32::MAX), None);
     }
 }

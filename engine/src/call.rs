@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     charge::CallInfo,
+    input::Usage,
     mcp::Id,
     output::{
         Argument, Basis, CallLine, CallStatus, Certainty, Context, Effect, Scope, ScopeKind, ServerRef,
@@ -99,7 +100,8 @@ pub(crate) struct Call {
     /// Its CPU time then, and when the call had settled.
     pub(crate) cpu_start_ns: u64,
     pub(crate) cpu_end_ns: Option<u64>,
-    pub(crate) peak_rss: u64,
+    /// Of that process, when the call had settled.
+    pub(crate) usage: Usage,
 }
 
 impl Call {
@@ -146,7 +148,9 @@ impl Call {
             status: self.status,
             duration_ns: self.ended_ns.saturating_sub(self.began_ns),
             cpu_ns: own.saturating_add(t.child_cpu_ns),
-            peak_rss: self.peak_rss.max(t.child_peak_rss),
+            peak_rss: self.usage.peak_rss.max(t.child_peak_rss),
+            threads: self.usage.threads,
+            fd_slots: self.usage.fd_slots,
             bytes_out: t.bytes_out,
             bytes_in: t.bytes_in,
             files: t.files,

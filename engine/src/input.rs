@@ -76,16 +76,7 @@ pub enum Fact {
         up_to_ns: u64,
     },
     /// Resource use of one process.
-    Usage {
-        /// Process.
-        tgid: u32,
-        /// CPU time so far, ns.
-        cpu_ns: u64,
-        /// Resident set now, bytes.
-        rss: u64,
-        /// Highest resident set ever, bytes.
-        peak_rss: u64,
-    },
+    Usage(Usage),
     /// Records lost so far, by cause; cumulative.
     Lost {
         /// Cause (`ring:open`, `fault`, ...).
@@ -183,4 +174,23 @@ pub enum NameSource {
     /// The executable or script.
     #[default]
     Executable,
+}
+
+/// Resource use of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Process.
+    pub tgid: u32,
+    /// CPU time so far, ns.
+    pub cpu_ns: u64,
+    /// Resident set now, bytes.
+    pub rss: u64,
+    /// Highest resident set ever, bytes.
+    pub peak_rss: u64,
+    /// Threads now.
+    pub threads: u64,
+    /// Places for descriptors that the kernel has made so far: the next power of two of the most that were
+    /// open at once.
+    pub fd_slots: u64,
 }

@@ -324,6 +324,13 @@ pub struct CallLine {
     pub cpu_ns: u64,
     /// Highest resident set of the server or of a child of the call, bytes.
     pub peak_rss: u64,
+    /// Threads of the server when the call had settled; 0 where that is not known.
+    #[serde(default)]
+    pub threads: u64,
+    /// Places for descriptors that the server has: the next power of two of the most that it ever had open; 0
+    /// where that is not known.
+    #[serde(default)]
+    pub fd_slots: u64,
     /// Payload bytes sent over the network.
     pub bytes_out: u64,
     /// Payload bytes received.

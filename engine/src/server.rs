@@ -9,7 +9,7 @@ use std::{
 use crate::{
     call::{Call, Closing, Stage},
     charge::{Base, CallInfo, Charge, is_open},
-    input::Identity,
+    input::{Identity, Usage},
     mcp::{Id, Message},
     output::{Argument, Basis, CallStatus, Certainty, ChannelState, Context, ServerRef},
 };
@@ -356,7 +356,7 @@ impl Server {
                     reader: tgid,
                     cpu_start_ns: cpu_ns,
                     cpu_end_ns: None,
-                    peak_rss: 0,
+                    usage: Usage::default(),
                 });
                 (self.calls.len() > IN_FLIGHT).then(|| self.calls.remove(0))
             }
@@ -491,12 +491,12 @@ impl Server {
     }
 
     /// The reader was measured: what has settled has its figures.
-    pub(crate) fn measured(&mut self, cpu_ns: u64, peak_rss: u64) {
+    pub(crate) fn measured(&mut self, usage: Usage) {
         for n in self.unmeasured.drain(..) {
             if let Some(c) = self.closing.get_mut(&n) {
                 c.measured = true;
-                c.call.peak_rss = peak_rss;
-                c.call.cpu_end_ns.get_or_insert(cpu_ns);
+                c.call.cpu_end_ns.get_or_insert(usage.cpu_ns);
+                c.call.usage = usage;
             }
         }
     }

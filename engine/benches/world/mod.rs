@@ -185,7 +185,13 @@ impl World {
             }
         }
         for tgid in std::mem::take(&mut self.measured) {
-            self.fact(&Fact::Usage { tgid, cpu_ns: 7 * MS, rss: 4096, peak_rss: 8192 });
+            self.fact(&Fact::Usage(engine::input::Usage {
+                tgid,
+                cpu_ns: 7 * MS,
+                rss: 4096,
+                peak_rss: 8192,
+                ..Default::default()
+            }));
         }
         if drain {
             self.fact(&Fact::Drained { up_to_ns: self.now });

@@ -157,6 +157,8 @@ pub fn is_common(nr: u32) -> bool {
         0..=40 | 44..=48 | 54..=55 | 60..=63 | 72..=81 | 89 | 95..=100 | 102 | 104 | 107..=111 | 131 | 137..=138
             | 157..=158 | 186 | 200..=204 | 217..=219 | 221 | 228..=235 | 247 | 257 | 262 | 270..=271 | 273
             | 280..=281 | 283..=293 | 302 | 309 | 318 | 332 | 334 | 435..=439 | 441
+            // Acts on files: they are judged by what they touch.
+            | 82..=88 | 90..=94 | 258..=261 | 263..=269 | 316 | 326 | 452
     )
 }
 
@@ -601,6 +603,16 @@ impl Baseline {
         }
     }
 
+    /// Share of the calls of a scope that had this much of a metric or more, if this call had been one of them.
+    pub(crate) fn rank(&self, scope: &ScopeKey, first: bool, metric: Metric, value: u64) -> f64 {
+        let Some(s) = self.scopes.get(scope).filter(|_| value > 0) else {
+            return 1.0;
+        };
+        // Only values above nothing are kept.
+        let above = s.numbers.get(&(first, metric)).map_or(0, |n| n.0.at_least(value));
+        (above + 1) as f64 / (s.calls + 1) as f64
+    }
+
     /// Chooses what is tested so that false findings stay within `allowed`: the highest chance that a
     /// session may have one. True when something else is tested than before.
     pub(crate) fn assess(&mut self, allowed: f64) -> bool {
@@ -695,11 +707,13 @@ fn rank(dimension: Dimension, level: usize) -> u8 {
 }
 
 /// Whether a fine set is one that does not grow: few members, as a server has that talks to one host or keeps
-/// one file. In a larger one, the next new member is more of the same, however often the known ones came back: the
-/// sessions of one project say nothing about the files of the next.
+/// one file, and each of them came back. In a larger one, the next new member is more of the same, however often the
+/// known ones came back: the sessions of one project say nothing about the files of the next.
 fn is_closed(dimension: Dimension, level: usize, family: &Family) -> bool {
     const CLOSED: usize = 8;
-    level + 1 == levels_of(dimension) || family.members.len() <= CLOSED
+    level + 1 == levels_of(dimension)
+        || family.members.len() <= CLOSED
+            && family.members.values().all(|m| u64::from(m.sessions()) >= FEWEST_SESSIONS / 2)
 }
 
 /// How new an item is.

@@ -25,7 +25,7 @@ pub enum Metric {
     Connects,
     /// Processes born.
     Children,
-    /// Open descriptors when the call had settled.
+    /// Places for descriptors, when the call had settled.
     Descriptors,
     /// Threads when the call had settled.
     Threads,
@@ -37,11 +37,14 @@ pub enum Metric {
     MeanBytesOut,
     /// Mean questions to a resolver a call, over the session so far.
     MeanQuestions,
+    /// How surprising the bytes sent by the calls of a session are, one after the other: the highest sum so far of
+    /// their logarithmic e-values, never below nothing, in thousandths. Little by little adds up here.
+    Creep,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Duration,
         Self::Cpu,
         Self::Memory,
@@ -56,6 +59,7 @@ impl Metric {
         Self::Writes,
         Self::MeanBytesOut,
         Self::MeanQuestions,
+        Self::Creep,
     ];
 
     /// As people write it.
@@ -70,12 +74,13 @@ impl Metric {
             Self::Files => "files opened",
             Self::Connects => "connects",
             Self::Children => "processes started",
-            Self::Descriptors => "open descriptors",
+            Self::Descriptors => "places for descriptors",
             Self::Threads => "threads",
             Self::ReplyBytes => "reply bytes",
             Self::Writes => "files written",
             Self::MeanBytesOut => "bytes sent a call on average",
             Self::MeanQuestions => "DNS questions a call on average",
+            Self::Creep => "surprise at the bytes that its calls sent, added up",
         }
     }
 
@@ -85,7 +90,7 @@ impl Metric {
     #[must_use]
     pub fn effect_size(self) -> (u64, u64) {
         match self {
-            Self::Duration => (4, 5_000_000_000),
+            Self::Duration => (8, 2_000_000_000),
             Self::Cpu => (4, 1_000_000_000),
             Self::Memory => (2, 128 << 20),
             Self::BytesOut => (3, 32 << 10),
@@ -99,8 +104,17 @@ impl Metric {
             Self::Writes => (3, 20),
             Self::MeanBytesOut => (3, 256),
             Self::MeanQuestions => (3, 2),
+            // e^8 is a chance of 1 in 3,000, had the calls been independent.
+            Self::Creep => (2, 8_000),
         }
     }
+}
+
+/// Logarithm of the e-value of a rank: `p` is the share of calls that were at least as high, this one among them.
+/// The calibrator is `p^(-1/2) / 2`, whose mean is 1 when `p` is uniform (Vovk and Wang, 2021).
+#[must_use]
+pub fn ln_e_value(p: f64) -> f64 {
+    -std::f64::consts::LN_2 - 0.5 * p.clamp(f64::MIN_POSITIVE, 1.0).ln()
 }
 
 /// The two highest session maxima, so that each session can be judged without itself.
@@ -152,6 +166,12 @@ impl Number {
     #[must_use]
     pub fn max(&self) -> u64 {
         self.top.value
+    }
+
+    /// How many of the values were this high or higher, within 10 %.
+    #[must_use]
+    pub fn at_least(&self, value: u64) -> u64 {
+        self.histogram.count_between(value, u64::MAX)
     }
 
     /// A quantile of the values, within 10 %.

@@ -72,6 +72,8 @@ pub(super) fn call(number: u64, began: u64, duration_ns: u64) -> CallLine {
         duration_ns,
         cpu_ns: 0,
         peak_rss: 0,
+        threads: 0,
+        fd_slots: 0,
         bytes_out: 0,
         bytes_in: 0,
         files: 0,

@@ -7,7 +7,7 @@ use super::{
     lines::{announce, emit, finish},
 };
 use crate::{
-    input::Identity,
+    input::{Identity, Usage},
     output::{Line, Output, Request, ServerEvent},
 };
 
@@ -39,18 +39,14 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_usage(
-        &mut self,
-        tgid: u32,
-        cpu_ns: u64,
-        rss: u64,
-        peak_rss: u64,
-        out: &mut Vec<Output>,
-    ) {
-        for server in self.trees.values_mut().filter_map(|t| t.server.as_mut()).filter(|s| s.reader == tgid) {
-            let peak = if peak_rss > server.peak_rss { peak_rss } else { rss };
-            server.peak_rss = server.peak_rss.max(peak_rss);
-            server.measured(cpu_ns, peak);
+    pub(super) fn on_usage(&mut self, usage: &Usage, out: &mut Vec<Output>) {
+        let readers = self.trees.values_mut().filter_map(|t| t.server.as_mut());
+        for server in readers.filter(|s| s.reader == usage.tgid) {
+            // Its peak is this call's only if this call raised it.
+            let raised = usage.peak_rss > server.peak_rss;
+            server.peak_rss = server.peak_rss.max(usage.peak_rss);
+            let peak_rss = if raised { usage.peak_rss } else { usage.rss };
+            server.measured(Usage { peak_rss, ..*usage });
         }
         self.tell_complete(out);
     }

@@ -286,9 +286,7 @@ impl Engine {
                 }
                 self.tell_complete(out);
             }
-            Fact::Usage { tgid, cpu_ns, rss, peak_rss } => {
-                self.on_usage(*tgid, *cpu_ns, *rss, *peak_rss, out)
-            }
+            Fact::Usage(usage) => self.on_usage(usage, out),
             Fact::Lost { cause, total } => self.on_lost(cause, *total, out),
             Fact::Command(command) => out.push(Output::Answer(self.judge.command(command))),
             Fact::Restore(stored) => self.judge.restore((**stored).clone()),

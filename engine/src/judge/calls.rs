@@ -8,7 +8,11 @@ use super::{
     AMBIENT_NS, ASSESS_CALLS, Judge, Mode, WAITING, book::Draft, effects::place, instance::Pending, words,
 };
 use crate::{
-    baseline::{Dimension, Item, Key, ScopeKey, State, family::When, numbers::Metric},
+    baseline::{
+        Dimension, Item, Key, ScopeKey, State,
+        family::When,
+        numbers::{Metric, ln_e_value},
+    },
     finding::{Evidence, Kind, Origin, Severity},
     output::{CallLine, CallStatus},
 };
@@ -56,11 +60,16 @@ impl Judge {
         }
         i.ended_calls += 1;
         let mean = i.ended_calls >= MEAN_CALLS;
+        let scope = ScopeKey::Tool(tool);
+        let known = i.compared.as_ref().or(i.key.as_ref()).and_then(|key| self.baselines.get(key));
+        if let Some(b) = known.filter(|b| b.knows(&scope)) {
+            i.creep.add(ln_e_value(b.rank(&scope, first, Metric::BytesOut, line.bytes_out)));
+        }
         let session_numbers = [
             (Metric::MeanBytesOut, i.bytes_out / i.ended_calls),
             (Metric::MeanQuestions, i.questions / i.ended_calls),
+            (Metric::Creep, i.creep.thousandths()),
         ];
-        let scope = ScopeKey::Tool(tool);
         let numbers = numbers(line, &pending);
         let mut tainted = self.new_tool(line, &scope);
         let bases = [(&scope, first), (&ScopeKey::Whole, false)];
@@ -212,7 +221,7 @@ impl Judge {
             };
             let kind = match metric {
                 Metric::BytesOut => Kind::Volume,
-                Metric::MeanBytesOut | Metric::MeanQuestions => Kind::SlowExfiltration,
+                Metric::MeanBytesOut | Metric::MeanQuestions | Metric::Creep => Kind::SlowExfiltration,
                 _ => Kind::Exhaustion,
             };
             // The second and further alarms of one call would say the same.
@@ -417,6 +426,8 @@ fn numbers(line: &CallLine, pending: &Pending) -> Vec<(Metric, u64)> {
     if !line.overlapped {
         numbers.push((Metric::Cpu, line.cpu_ns));
         numbers.push((Metric::Memory, line.peak_rss));
+        numbers.push((Metric::Threads, line.threads));
+        numbers.push((Metric::Descriptors, line.fd_slots));
     }
     numbers
 }

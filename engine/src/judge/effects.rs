@@ -26,6 +26,8 @@ pub(super) struct Found {
     sentence: String,
     permit: String,
     baseline: Option<String>,
+    /// It is about the whole server, whichever tool it was.
+    whole: bool,
 }
 
 impl Judge {
@@ -95,6 +97,7 @@ impl Judge {
                             sentence,
                             permit: rules::permit(rule.kind, &at, &act),
                             baseline: None,
+                            whole: false,
                         });
                     }
                     _ => {}
@@ -160,7 +163,9 @@ impl Judge {
             if exempt >> n.min(63) & 1 != 0 {
                 continue;
             }
-            let (level, known) = match new_for_all(baseline, scopes, item) {
+            // Which call a runtime loads more of itself in is chance.
+            let of_tool = if is_own_file(item) { None } else { new_for_all(baseline, scopes, item) };
+            let (level, known) = match of_tool {
                 Some(level) => (level, scopes),
                 None => match baseline.novelty(&ScopeKey::Whole, item).tested {
                     Some(level) => (level, &[ScopeKey::Whole][..]),
@@ -205,6 +210,7 @@ impl Judge {
                 sentence,
                 permit,
                 baseline: Some(normal),
+                whole: *known == [ScopeKey::Whole],
             });
         }
     }
@@ -231,11 +237,21 @@ impl Judge {
                 continue;
             }
             let (kind, severity) = (f.kind, f.severity);
+            let identity = i.key.as_ref().map(ToString::to_string).unwrap_or_default();
+            let of_tools = scopes(&line.scope);
+            // What one of the tools was found to do, and may have done again, is the same finding.
+            let same = of_tools.iter().map(|s| place(std::slice::from_ref(s))).find(|place| {
+                self.book.get(&(identity.clone(), place.clone(), kind, f.object.clone())).is_some()
+            });
             let draft = Draft {
                 server: Arc::clone(&i.server),
                 context: Arc::clone(&i.context),
-                identity: i.key.as_ref().map(ToString::to_string).unwrap_or_default(),
-                place: place(&scopes(&line.scope)),
+                identity,
+                place: match same {
+                    _ if f.whole => place(&[ScopeKey::Whole]),
+                    Some(place) => place,
+                    None => place(&of_tools),
+                },
                 scope: Arc::clone(&line.scope),
                 kind,
                 severity,
@@ -313,6 +329,7 @@ pub(super) fn detected(scope: &Scope, server: &str, hit: Hit) -> Found {
         object: hit.object,
         permit: String::new(),
         baseline: None,
+        whole: false,
     }
 }
 
@@ -336,6 +353,7 @@ fn preloaded(line: &EffectLine) -> Option<Found> {
         ),
         permit: String::new(),
         baseline: None,
+        whole: false,
     })
 }
 
@@ -387,6 +405,13 @@ fn lower(severity: Severity) -> Severity {
     }
 }
 
+/// Reading of what programs and runtimes consist of.
+fn is_own_file(item: &Item) -> bool {
+    const OWN: [&str; 7] =
+        ["/usr/", "/lib", "/proc/self/", "/sys/devices/", "/dev/null", "/etc/ld.so", "${package}"];
+    item.dimension == Dimension::Read && OWN.iter().any(|p| item.levels[0].starts_with(p))
+}
+
 /// How bad a deviation is: a new area is worse than a new file in a known one.
 fn severity(kind: Kind, item: &Item, level: usize) -> Severity {
     let base = kind.severity();
@@ -394,10 +419,8 @@ fn severity(kind: Kind, item: &Item, level: usize) -> Severity {
     let harmless = match item.dimension {
         // Launchers set such variables too.
         Dimension::Special if kind == Kind::Injection => !fine.ends_with("LD_PRELOAD"),
-        // Programs' own files: a branch of the code that was not taken before.
-        Dimension::Read => ["/usr/", "/lib", "/proc/self/", "/sys/", "/dev/null", "/etc/ld.so", "${package}"]
-            .iter()
-            .any(|p| fine.starts_with(p)),
+        // A branch of the code that was not taken before.
+        Dimension::Read => is_own_file(item),
         Dimension::Connect | Dimension::Listen => fine.starts_with("127.") || fine.starts_with("::1:"),
         _ => false,
     };

@@ -159,6 +159,25 @@ pub(super) struct Instance {
     pub(super) bytes_out: u64,
     pub(super) questions: u64,
     pub(super) ended_calls: u64,
+    pub(super) creep: Creep,
+}
+
+/// A sum of logarithmic e-values that starts again when it falls below nothing (CUSUM), and its highest.
+#[derive(Debug, Default)]
+pub(super) struct Creep {
+    sum: f64,
+    highest: f64,
+}
+
+impl Creep {
+    pub(super) fn add(&mut self, ln_e: f64) {
+        self.sum = (self.sum + ln_e).max(0.0);
+        self.highest = self.highest.max(self.sum);
+    }
+
+    pub(super) fn thousandths(&self) -> u64 {
+        (self.highest * 1000.0) as u64
+    }
 }
 
 impl Instance {
@@ -191,6 +210,7 @@ impl Instance {
             bytes_out: 0,
             questions: 0,
             ended_calls: 0,
+            creep: Creep::default(),
         }
     }
 

@@ -166,6 +166,7 @@ pub(super) fn normal(baseline: &Baseline, scope: &ScopeKey, dimension: Dimension
 /// A number in units that people read.
 pub(super) fn amount(metric: Metric, value: u64) -> String {
     match metric {
+        Metric::Creep => format!("{:.1} bits", value as f64 / 1000.0 / std::f64::consts::LN_2),
         Metric::Duration | Metric::Cpu => format!("{:.1} s", value as f64 / 1e9),
         Metric::Memory | Metric::BytesOut | Metric::BytesIn | Metric::ReplyBytes | Metric::MeanBytesOut => {
             if value >= 10 << 20 {

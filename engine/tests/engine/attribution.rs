@@ -174,7 +174,13 @@ fn a_call_that_settles_after_a_later_one_is_measured_too() {
     w.call(2, "fast");
     w.reply(2);
     w.wait(50);
-    w.fact(&engine::input::Fact::Usage { tgid: ROOT, cpu_ns: 3 * MS, rss: 4096, peak_rss: 4096 });
+    w.fact(&engine::input::Fact::Usage(engine::input::Usage {
+        tgid: ROOT,
+        cpu_ns: 3 * MS,
+        rss: 4096,
+        peak_rss: 4096,
+        ..Default::default()
+    }));
     w.reply(1);
     w.close();
     let slow = w.calls().into_iter().find(|c| c.scope.tool.as_deref() == Some("slow")).expect("ended");

@@ -175,7 +175,13 @@ impl World {
     /// Hands in counts and usage, so that settled calls are summed up.
     pub fn close(&mut self) {
         self.wait(50);
-        self.fact(&Fact::Usage { tgid: ROOT, cpu_ns: 7 * MS, rss: 4096, peak_rss: 8192 });
+        self.fact(&Fact::Usage(engine::input::Usage {
+            tgid: ROOT,
+            cpu_ns: 7 * MS,
+            rss: 4096,
+            peak_rss: 8192,
+            ..Default::default()
+        }));
         let up_to_ns = self.now;
         self.fact(&Fact::Drained { up_to_ns });
     }

@@ -43,7 +43,13 @@ impl Host {
         w.fact(&Fact::Identity(Self::identity(version)));
         act(w, self.sessions);
         w.wait(100);
-        w.fact(&Fact::Usage { tgid: ROOT, cpu_ns: 7 * MS, rss: 4096, peak_rss: 8192 });
+        w.fact(&Fact::Usage(engine::input::Usage {
+            tgid: ROOT,
+            cpu_ns: 7 * MS,
+            rss: 4096,
+            peak_rss: 8192,
+            ..Default::default()
+        }));
         let up_to_ns = w.now;
         w.fact(&Fact::Drained { up_to_ns });
         w.exit(ROOT);

@@ -24,7 +24,13 @@ fn session(w: &mut World, act: impl FnOnce(&mut World)) {
 /// Counts and usage are in.
 fn close(w: &mut World) {
     w.wait(50);
-    w.fact(&Fact::Usage { tgid: ROOT, cpu_ns: 7 * MS, rss: 4096, peak_rss: 8192 });
+    w.fact(&Fact::Usage(engine::input::Usage {
+        tgid: ROOT,
+        cpu_ns: 7 * MS,
+        rss: 4096,
+        peak_rss: 8192,
+        ..Default::default()
+    }));
     let up_to_ns = w.now;
     w.fact(&Fact::Drained { up_to_ns });
 }

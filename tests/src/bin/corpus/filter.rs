@@ -29,7 +29,7 @@ impl Own {
                 Fact::Existing(process) => self.trees.contains(&process.tree),
                 Fact::Identity(identity) => self.trees.contains(&identity.tree),
                 Fact::Aggregate { id, .. } => self.counted.contains(id),
-                Fact::Usage { tgid, .. } => self.processes.contains(tgid),
+                Fact::Usage(usage) => self.processes.contains(&usage.tgid),
                 _ => true,
             },
             Input::Record { bytes, .. } => {

@@ -54,8 +54,8 @@ let done = false;
 const write = process.stdout.write.bind(process.stdout);
 process.stdout.write = (chunk, ...rest) => {
   const text = String(chunk);
-  // Replies to calls have content; those before do not.
-  if (text.includes('"content"')) replies += 1;
+  // Only replies to calls have this; a list of tools may have arguments of that name.
+  if (text.includes('"result":{"content":')) replies += 1;
   if (!done && when[0] === 'call' && replies === Number(when[1])) {
     done = true;
     all().then(() => write(chunk, ...rest));

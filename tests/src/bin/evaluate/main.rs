@@ -98,7 +98,14 @@ fn evaluate(manifest: &Manifest, directory: &std::path::Path, server: &str, verb
                 Part::HeldOut => {
                     let seen = replay::findings(bytes, &arm, &trained)?;
                     if verbose {
-                        for f in seen.sessions.iter().flat_map(|s| &s.findings) {
+                        let new = |s: &&replay::Session| {
+                            s.findings
+                                .clone()
+                                .into_iter()
+                                .filter(|f| !s.again.contains(&f.id))
+                                .collect::<Vec<_>>()
+                        };
+                        for f in seen.sessions.iter().flat_map(|s| new(&s)) {
                             println!(
                                 "benign {server} [{}] {} {} {}",
                                 arm.name(),

@@ -1,6 +1,6 @@
 //! One recording, from stored baselines to findings.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use engine::{
@@ -30,6 +30,11 @@ pub(crate) struct Session {
     pub(crate) calls: u64,
     /// The last revision of each, those about the server itself left out.
     pub(crate) findings: Vec<Finding>,
+    /// When this session gave rise to revisions: what an earlier session did too is counted on its
+    /// finding. Index in `findings`, ns since boot.
+    pub(crate) raised: Vec<(usize, u64)>,
+    /// Ids of those that an earlier session began.
+    pub(crate) again: HashSet<String>,
     /// Begin of each call, ns since boot, by number.
     pub(crate) began: HashMap<u64, u64>,
     /// Effects, and those of them that are ambiguous.
@@ -102,6 +107,7 @@ pub(crate) fn findings(bytes: &[u8], arm: &Arm, trained: &Trained) -> Result<See
     out.clear();
     let mut seen = Seen::default();
     let mut index: HashMap<String, usize> = HashMap::new();
+    let (mut latest, mut now, mut begun) = (None, 0, HashSet::new());
     let mut reader = Reader::new(bytes)?;
     while let Some(input) = reader.next()? {
         if !is_ours(&input) {
@@ -109,13 +115,18 @@ pub(crate) fn findings(bytes: &[u8], arm: &Arm, trained: &Trained) -> Result<See
         }
         for output in out.drain(..) {
             let Output::Line(line) = output else { continue };
-            let id = match &*line {
-                Line::Server(l) => l.server.id.clone(),
-                Line::Call(l) => l.server.id.clone(),
-                Line::Effect(l) => l.server.id.clone(),
-                Line::Finding(l) => l.server.id.clone(),
+            let (id, time) = match &*line {
+                Line::Server(l) => (l.server.id.clone(), l.time.boot_ns),
+                Line::Call(l) => (l.server.id.clone(), 0),
+                Line::Effect(l) => (l.server.id.clone(), l.time.boot_ns),
+                // Sessions run one after the other.
+                Line::Finding(l) => (latest.clone().unwrap_or_else(|| l.server.id.clone()), 0),
                 Line::Lost(_) | Line::Coverage(_) => continue,
             };
+            now = now.max(time);
+            if !matches!(*line, Line::Finding(_)) {
+                latest = Some(id.clone());
+            }
             let at = *index.entry(id).or_insert_with(|| {
                 seen.sessions.push(Session::default());
                 seen.sessions.len() - 1
@@ -133,8 +144,14 @@ pub(crate) fn findings(bytes: &[u8], arm: &Arm, trained: &Trained) -> Result<See
                     session.ambiguous += u64::from(!l.scope.candidates.is_empty());
                 }
                 Line::Finding(f) if !of_the_server(&f) => {
-                    match session.findings.iter_mut().find(|known| known.id == f.id) {
-                        Some(known) => *known = *f,
+                    if !begun.insert(f.id.clone()) && !session.findings.iter().any(|known| known.id == f.id) {
+                        session.again.insert(f.id.clone());
+                    }
+                    let first = session.findings.iter().position(|known| known.id == f.id);
+                    let n = first.unwrap_or(session.findings.len());
+                    session.raised.push((n, now.max(f.time.boot_ns)));
+                    match first {
+                        Some(n) => session.findings[n] = *f,
                         None => session.findings.push(*f),
                     }
                 }

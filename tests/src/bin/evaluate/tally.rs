@@ -77,16 +77,17 @@ impl Tally {
             self.novelty.push((recording.server.clone(), recording.calls, novelty));
         }
         for (n, s) in seen.sessions.iter().enumerate() {
-            let serious = s.findings.iter().filter(|f| f.severity >= Severity::Medium).count() as u64;
+            let findings: Vec<_> = s.findings.iter().filter(|f| !s.again.contains(&f.id)).collect();
+            let serious = findings.iter().filter(|f| f.severity >= Severity::Medium).count() as u64;
             let one = Benign {
                 calls: s.calls,
-                findings: s.findings.len() as u64,
+                findings: findings.len() as u64,
                 serious,
                 last: recording.role == Role::Final,
             };
             let name = format!("{} {n:04}", recording.server);
             self.benign.entry(arm.name()).or_default().push((name, one));
-            for f in &s.findings {
+            for f in findings {
                 let key =
                     (arm.name(), recording.server.clone(), format!("{} {}", f.severity.name(), f.kind.id()));
                 *self.false_kinds.entry(key).or_default() += 1;
@@ -103,6 +104,15 @@ impl Tally {
             let caught = seen.sessions.get(variant.session).and_then(|s| caught(variant, s));
             if verbose && caught.is_none() && variant.kernel_visible {
                 println!("missed {} [{}] {:?}: {}", variant.id, arm.name(), variant.kinds, variant.how);
+                for f in seen.sessions.get(variant.session).iter().flat_map(|s| &s.findings) {
+                    println!(
+                        "    {} {} at {}: {}",
+                        f.severity.name(),
+                        f.kind.id(),
+                        f.time.boot_ns,
+                        f.sentence
+                    );
+                }
             }
             let entry =
                 self.variants.entry(variant.id.clone()).or_insert_with(|| (variant.clone(), BTreeMap::new()));
@@ -118,17 +128,18 @@ fn caught(variant: &Variant, session: &Session) -> Option<Caught> {
     let expected = |k: Kind| variant.kinds.iter().any(|id| id == k.id());
     let after = |at: u64| begin.is_none_or(|b| at.saturating_add(1_000_000) >= b);
     let mut found: Vec<_> = session
-        .findings
+        .raised
         .iter()
-        .filter(|f| after(f.time.boot_ns) && (expected(f.kind) || f.severity >= Severity::Medium))
+        .filter_map(|(n, at)| Some((session.findings.get(*n)?, *at)))
+        .filter(|(f, at)| after(*at) && (expected(f.kind) || f.severity >= Severity::Medium))
         .collect();
-    found.sort_by_key(|f| (!expected(f.kind), std::cmp::Reverse(f.severity), f.time.boot_ns));
-    let first = found.first()?;
-    let severity = found.iter().map(|f| f.severity).max().unwrap_or(first.severity);
+    found.sort_by_key(|(f, at)| (!expected(f.kind), std::cmp::Reverse(f.severity), *at));
+    let &(first, at) = found.first()?;
+    let severity = found.iter().map(|(f, _)| f.severity).max().unwrap_or(first.severity);
     Some(Caught {
         kind: first.kind.id().to_owned(),
         severity,
-        after_ms: begin.map(|b| first.time.boot_ns.saturating_sub(b) / 1_000_000),
+        after_ms: begin.map(|b| at.saturating_sub(b) / 1_000_000),
         as_expected: expected(first.kind),
     })
 }
