@@ -59,6 +59,9 @@ fn area(root: &str, segments: &[String], absolute: bool) -> String {
         _ => match segments.first().map(String::as_str) {
             // What the kernel shows: the last part says what it is.
             Some("proc") => 3,
+            // Names here are made up each time.
+            Some("tmp") => 1,
+            Some("var" | "dev") if matches!(segments.get(1).map(String::as_str), Some("tmp" | "shm")) => 2,
             _ => 2,
         },
     };
@@ -147,12 +150,12 @@ fn is_uuid(s: &str) -> bool {
             .all(|(i, b)| if matches!(i, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() })
 }
 
-/// Eight hex digits or more, with at least one digit and one letter among them.
+/// Eight hex digits or more, with at least one digit and one letter among them; a long one may have no letter.
 fn is_hex(s: &str) -> bool {
     s.len() >= 8
         && s.bytes().all(|b| b.is_ascii_hexdigit())
         && s.bytes().any(|b| b.is_ascii_digit())
-        && s.bytes().any(|b| b.is_ascii_alphabetic())
+        && (s.len() >= 16 || s.bytes().any(|b| b.is_ascii_alphabetic()))
 }
 
 /// As mkstemp and its like make them: six characters or more with upper case, lower case and

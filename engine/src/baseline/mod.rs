@@ -110,6 +110,12 @@ pub fn item(act: &Act<'_>, roots: &Roots) -> Option<Item> {
             let shape = general::shape(argv, roots);
             of(Dimension::Exec, [format!("{path} · {shape}"), path])
         }
+        // They hold nothing.
+        Act::File {
+            path: "/dev/null" | "/dev/zero" | "/dev/full" | "/dev/random" | "/dev/urandom", ..
+        } => {
+            return None;
+        }
         Act::File { access, path, .. } => {
             let dimension = match access {
                 Access::Read => Dimension::Read,
@@ -157,8 +163,8 @@ pub fn is_common(nr: u32) -> bool {
         0..=40 | 44..=48 | 54..=55 | 60..=63 | 72..=81 | 89 | 95..=100 | 102 | 104 | 107..=111 | 131 | 137..=138
             | 157..=158 | 186 | 200..=204 | 217..=219 | 221 | 228..=235 | 247 | 257 | 262 | 270..=271 | 273
             | 280..=281 | 283..=293 | 302 | 309 | 318 | 332 | 334 | 435..=439 | 441
-            // Acts on files: they are judged by what they touch.
-            | 82..=88 | 90..=94 | 258..=261 | 263..=269 | 316 | 326 | 452
+            // Acts on files, programs and peers: they are judged by what they touch.
+            | 41..=43 | 49..=50 | 56..=59 | 82..=88 | 90..=94 | 258..=261 | 263..=269 | 299 | 307 | 316 | 322 | 326 | 452
     )
 }
 
@@ -603,13 +609,15 @@ impl Baseline {
         }
     }
 
-    /// Share of the calls of a scope that had this much of a metric or more, if this call had been one of them.
-    pub(crate) fn rank(&self, scope: &ScopeKey, first: bool, metric: Metric, value: u64) -> f64 {
+    /// Share of the calls of a scope, first ones and later ones, that had this much of a metric or more, if this
+    /// call had been one of them.
+    pub(crate) fn rank(&self, scope: &ScopeKey, metric: Metric, value: u64) -> f64 {
         let Some(s) = self.scopes.get(scope).filter(|_| value > 0) else {
             return 1.0;
         };
         // Only values above nothing are kept.
-        let above = s.numbers.get(&(first, metric)).map_or(0, |n| n.0.at_least(value));
+        let of = |first| s.numbers.get(&(first, metric)).map_or(0, |n| n.0.at_least(value));
+        let above = of(false) + of(true);
         (above + 1) as f64 / (s.calls + 1) as f64
     }
 

@@ -145,7 +145,7 @@ impl Number {
 
     /// Learns a value.
     pub(crate) fn learn(&mut self, value: u64, session: u32) {
-        self.histogram.saturating_record(value);
+        self.record(value, 1);
         let t = &mut self.top;
         if session == t.session {
             t.value = t.value.max(value);
@@ -153,6 +153,13 @@ impl Number {
             *t = Top { session, value, other: t.value };
         } else {
             t.other = t.other.max(value);
+        }
+    }
+
+    fn record(&mut self, value: u64, count: u32) {
+        // It grows as it must (`saturating_record` would not let it); what no histogram can hold is its highest.
+        if self.histogram.record_n(value, count).is_err() {
+            self.histogram.saturating_record_n(value, count);
         }
     }
 
@@ -171,7 +178,8 @@ impl Number {
     /// How many of the values were this high or higher, within 10 %.
     #[must_use]
     pub fn at_least(&self, value: u64) -> u64 {
-        self.histogram.count_between(value, u64::MAX)
+        let high = self.histogram.iter_recorded().filter(|v| v.value_iterated_to() >= value);
+        high.map(|v| u64::from(v.count_at_value())).sum()
     }
 
     /// A quantile of the values, within 10 %.
@@ -219,9 +227,35 @@ impl<'de> Deserialize<'de> for Number {
         let stored = Stored::deserialize(d)?;
         let mut number = Self::new(stored.metric);
         for (value, count) in stored.values {
-            number.histogram.saturating_record_n(value, count);
+            number.record(value, count);
         }
         number.top = stored.top;
         Ok(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_counts_what_was_as_high() {
+        let mut n = Number::new(Metric::BytesOut);
+        for (value, times) in [(127, 90), (1200, 9), (60_000, 1)] {
+            (0..times).for_each(|_| n.learn(value, 1));
+        }
+        assert_eq!([1, 127, 1200, 60_000, 70_000].map(|v| n.at_least(v)), [100, 100, 10, 1, 0]);
+        assert!((120..=136).contains(&n.quantile(0.5)), "{}", n.quantile(0.5));
+        n.learn(u64::MAX, 2);
+        let again: Number =
+            serde_json::from_str(&serde_json::to_string(&n).expect("it is data")).expect("it was written so");
+        assert_eq!((again.at_least(1200), again.quantile(0.5)), (11, n.quantile(0.5)));
+    }
+
+    #[test]
+    fn e_values_of_uniform_ranks_are_one_on_average() {
+        let n = 100_000;
+        let mean = (1..=n).map(|i| ln_e_value(f64::from(i) / f64::from(n)).exp()).sum::<f64>() / f64::from(n);
+        assert!((0.98..=1.0).contains(&mean), "{mean}");
     }
 }

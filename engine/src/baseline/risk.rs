@@ -91,7 +91,7 @@ pub fn choose(families: &[Alarms], sessions: u64, allowed: f64) -> Choice {
 
 /// Families chosen by the sessions of one half, as many as the other half allows, and their bound.
 ///
-/// The own half puts them in an order, the quiet ones and those that say most first; then it is asked, family by
+/// The own half puts them in an order, the quiet ones first and of these those that say most; then it is asked, family by
 /// family, whether all so far are within what is allowed, and the first no ends it. Risks only grow along
 /// the order, so that to accept too many takes one wrong answer at one certain place: a chance of 5 %, however many
 /// questions there are (fixed-sequence testing).
@@ -107,7 +107,10 @@ fn half(families: &[Alarms], sessions: u64, allowed: f64, half: u32) -> Option<(
             [0, ..] => 2,
             [n, ..] => 2 + n,
         };
-        (2 * loud + u64::from(f.rank), i)
+        // Among the quiet ones, what says most; the others by how loud they are.
+        let quiet = loud <= 2;
+        let place = if quiet { 3 * u64::from(f.rank) + loud } else { 2 * loud + u64::from(f.rank) };
+        (!quiet, place, i)
     });
     let mut chosen = vec![false; families.len()];
     let mut alarmed: BTreeSet<u32> = BTreeSet::new();

@@ -116,7 +116,7 @@ impl Detectors {
         + dns::PARENTS
         + sni::Bindings::MOST
         + beacon::Beacons::MOST
-        + 2 * outlived::KEPT
+        + 3 * outlived::KEPT
         + 2 * blinded::KEPT
         + exhaustion::CALLS
         + scan::Scans::MOST;
@@ -191,6 +191,7 @@ impl Detectors {
             }
             Effect::Syscall { abi, nr } => {
                 self.spending.syscall(&t.exhaustion, line, *abi, *nr, hits);
+                self.outlived.syscall(line, *abi, *nr);
             }
             Effect::Unix { path, error, op: NetOp::Connect | NetOp::Sendmsg, .. } => {
                 self.bindings.unix(path, *error);

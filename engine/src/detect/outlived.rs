@@ -6,6 +6,8 @@
 //! up. When the reply came is known from the call's line, which follows it by a second at most; until
 //! then files are within the grace.
 //!
+//! A call whose process left its session (`setsid`) has no grace: who tidies up does not do that.
+//!
 //! Payload counts only after the grace as well: a child that ends says goodbye on its connections.
 //!
 //! One hit a call and process, and another one when it gets worse. Worker pools and browsers that a
@@ -14,7 +16,7 @@
 use super::{Hit, bounded::Lru, certain_call};
 use crate::{
     finding::{Kind, Severity},
-    output::{Basis, CallLine, Effect, EffectLine, NetOp},
+    output::{Basis, CallLine, Effect, EffectLine, NetOp, SyscallAbi},
 };
 
 /// Files and last payload are let pass for so long after the reply: a child that closes its database
@@ -27,13 +29,15 @@ pub(super) const KEPT: usize = 512;
 pub(super) struct Outlived {
     told: Lru<(u64, u32, u64), Option<Severity>, KEPT>,
     replied: Lru<u64, u64, KEPT>,
+    /// Calls of which a process left its session.
+    detached: Lru<u64, (), KEPT>,
     /// Highest call that was summed up.
     latest: u64,
 }
 
 impl Outlived {
     pub(super) fn held(&self) -> usize {
-        self.told.len() + self.replied.len()
+        self.told.len() + self.replied.len() + self.detached.len()
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -47,13 +51,22 @@ impl Outlived {
         self.latest = self.latest.max(number);
     }
 
+    pub(super) fn syscall(&mut self, line: &EffectLine, abi: SyscallAbi, nr: u32) {
+        const SETSID: u32 = 112;
+        if let (SyscallAbi::X86_64, SETSID, Basis::Lineage, Some(number)) =
+            (abi, nr, line.scope.basis, certain_call(&line.scope))
+        {
+            self.detached.entry(number);
+        }
+    }
+
     pub(super) fn effect(&mut self, line: &EffectLine, hits: &mut Vec<Hit>) {
         if !line.outlived || line.scope.basis != Basis::Lineage {
             return;
         }
         let Some(number) = certain_call(&line.scope) else { return };
         let Some((severity, at_once, what)) = weight(&line.effect) else { return };
-        if !at_once {
+        if !at_once && self.detached.get(&number).is_none() {
             let graced = match self.replied.get(&number) {
                 Some(replied) => line.time.boot_ns < replied.saturating_add(GRACE_NS),
                 // Its line has not come yet, or came so long ago that it is forgotten.
@@ -132,6 +145,19 @@ mod tests {
             [outlived(11 * S, 1, open("/tmp/x", true, true)), outlived(99 * S, 1, exit())],
         ));
         assert_eq!(told, []);
+    }
+
+    #[test]
+    fn who_left_its_session_has_no_grace() {
+        let reads = || outlived(10 * S, 1, open("/srv/notes.db", false, false));
+        let mut setsid = outlived(9 * S, 1, Effect::Syscall { abi: SyscallAbi::X86_64, nr: 112 });
+        setsid.outlived = false;
+        assert_eq!(hits(&mut Detectors::default(), [reads()]), []);
+        let told = hits(&mut Detectors::default(), [setsid.clone(), reads()]);
+        assert_eq!((told.len(), told[0].severity), (1, Some(Severity::Low)));
+        // The server itself did so when it started.
+        setsid.scope = in_call(1);
+        assert_eq!(hits(&mut Detectors::default(), [setsid, reads()]), []);
     }
 
     #[test]

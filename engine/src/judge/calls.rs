@@ -63,7 +63,7 @@ impl Judge {
         let scope = ScopeKey::Tool(tool);
         let known = i.compared.as_ref().or(i.key.as_ref()).and_then(|key| self.baselines.get(key));
         if let Some(b) = known.filter(|b| b.knows(&scope)) {
-            i.creep.add(ln_e_value(b.rank(&scope, first, Metric::BytesOut, line.bytes_out)));
+            i.creep.add(ln_e_value(b.rank(&scope, Metric::BytesOut, line.bytes_out)));
         }
         let session_numbers = [
             (Metric::MeanBytesOut, i.bytes_out / i.ended_calls),

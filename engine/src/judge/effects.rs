@@ -36,6 +36,7 @@ impl Judge {
         let Some(i) = self.instances.get_mut(&line.server.id) else {
             return;
         };
+        i.nameless |= i.key.is_none();
         i.track(line);
         count(i, line);
         let mut found = Vec::new();
@@ -164,7 +165,7 @@ impl Judge {
                 continue;
             }
             // Which call a runtime loads more of itself in is chance.
-            let of_tool = if is_own_file(item) { None } else { new_for_all(baseline, scopes, item) };
+            let of_tool = if is_incidental(item) { None } else { new_for_all(baseline, scopes, item) };
             let (level, known) = match of_tool {
                 Some(level) => (level, scopes),
                 None => match baseline.novelty(&ScopeKey::Whole, item).tested {
@@ -228,9 +229,13 @@ impl Judge {
                 effect: Arc::clone(&line.effect),
                 count: line.count,
             };
+            // Who makes a directory looks into it.
+            let same = |kind: Kind, cause: &Cause| {
+                kind == f.kind || kind == Kind::NewWrite && f.kind == Kind::NewFileArea && cause.3 == f.object
+            };
             if let Some(p) = i.pending(&line.scope)
                 && let Some((.., cause)) =
-                    p.causes.iter().find(|(kind, severity, _)| *kind == f.kind && *severity >= f.severity)
+                    p.causes.iter().find(|(kind, severity, c)| same(*kind, c) && *severity >= f.severity)
             {
                 let cause = cause.clone();
                 self.book.count(&cause, Some(seen), line.count);
@@ -240,9 +245,18 @@ impl Judge {
             let identity = i.key.as_ref().map(ToString::to_string).unwrap_or_default();
             let of_tools = scopes(&line.scope);
             // What one of the tools was found to do, and may have done again, is the same finding.
-            let same = of_tools.iter().map(|s| place(std::slice::from_ref(s))).find(|place| {
-                self.book.get(&(identity.clone(), place.clone(), kind, f.object.clone())).is_some()
-            });
+            let known = |place: &String, kind| {
+                let cause = (identity.clone(), place.clone(), kind, f.object.clone());
+                self.book.get(&cause).is_some_and(|known| known.severity >= severity).then_some(cause)
+            };
+            let mut places = of_tools.iter().map(|s| place(std::slice::from_ref(s)));
+            let same = places.clone().find(|place| known(place, kind).is_some());
+            if kind == Kind::NewFileArea
+                && let Some(cause) = places.find_map(|place| known(&place, Kind::NewWrite))
+            {
+                self.book.count(&cause, Some(seen), line.count);
+                continue;
+            }
             let draft = Draft {
                 server: Arc::clone(&i.server),
                 context: Arc::clone(&i.context),
@@ -405,11 +419,20 @@ fn lower(severity: Severity) -> Severity {
     }
 }
 
-/// Reading of what programs and runtimes consist of.
-fn is_own_file(item: &Item) -> bool {
+/// What libraries and runtimes do on behalf of others: they read what they consist of, and ask for a name by way of
+/// several files and the host's own resolver. The name itself is judged.
+fn is_incidental(item: &Item) -> bool {
     const OWN: [&str; 7] =
         ["/usr/", "/lib", "/proc/self/", "/sys/devices/", "/dev/null", "/etc/ld.so", "${package}"];
-    item.dimension == Dimension::Read && OWN.iter().any(|p| item.levels[0].starts_with(p))
+    const NAMES: [&str; 5] =
+        ["/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf", "/etc/gai.conf"];
+    let fine = &*item.levels[0];
+    match item.dimension {
+        Dimension::Read => OWN.iter().any(|p| fine.starts_with(p)) || NAMES.contains(&fine),
+        Dimension::Unix => fine.ends_with("/run/nscd/socket"),
+        Dimension::Connect => fine.starts_with("127.") && fine.ends_with(":53/udp"),
+        _ => false,
+    }
 }
 
 /// How bad a deviation is: a new area is worse than a new file in a known one.
@@ -420,7 +443,7 @@ fn severity(kind: Kind, item: &Item, level: usize) -> Severity {
         // Launchers set such variables too.
         Dimension::Special if kind == Kind::Injection => !fine.ends_with("LD_PRELOAD"),
         // A branch of the code that was not taken before.
-        Dimension::Read => is_own_file(item),
+        Dimension::Read => is_incidental(item),
         Dimension::Connect | Dimension::Listen => fine.starts_with("127.") || fine.starts_with("::1:"),
         _ => false,
     };

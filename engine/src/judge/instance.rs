@@ -153,6 +153,8 @@ pub(super) struct Instance {
     day: Day,
     pub(super) detectors: Detectors,
     pub(super) policy: Policy,
+    /// It acted before it was known who it is.
+    pub(super) nameless: bool,
     /// As rules see it.
     pub(super) who: Who,
     /// Over the session.
@@ -206,6 +208,7 @@ impl Instance {
             day: Day::default(),
             detectors: Detectors::default(),
             policy: Policy::default(),
+            nameless: false,
             who: Who::default(),
             bytes_out: 0,
             questions: 0,

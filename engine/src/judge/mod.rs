@@ -224,6 +224,10 @@ impl Judge {
             ..Who::default()
         };
         i.forget_names();
+        if i.nameless {
+            // What it did so far has no names in terms of its own directories.
+            i.taint_all();
+        }
         // Gone before anybody could look: it is nobody in particular.
         let unknown = identity.name.is_empty() && identity.digest.is_none();
         if unknown || i.key.as_ref() == Some(&key) {

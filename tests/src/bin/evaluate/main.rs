@@ -17,6 +17,7 @@ use std::{path::PathBuf, sync::Mutex, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use e2e::corpus::{Manifest, Part};
+use engine::baseline::{Baseline, Dimension, ScopeKey};
 
 use arm::Arm;
 use replay::Trained;
@@ -91,6 +92,11 @@ fn evaluate(manifest: &Manifest, directory: &std::path::Path, server: &str, verb
             Some((_, bytes)) => Trained::by(bytes, &arm)?,
             None => Trained::default(),
         };
+        if verbose && arm.baselines && !arm.rules {
+            for b in &trained.stored.baselines {
+                print_tested(server, &arm, b);
+            }
+        }
         tally.trained(server, &arm, &trained);
         for (recording, bytes) in &unpacked {
             match recording.part {
@@ -125,4 +131,34 @@ fn evaluate(manifest: &Manifest, directory: &std::path::Path, server: &str, verb
         }
     }
     Ok(tally)
+}
+
+/// What of a baseline is tested, for people who change that.
+fn print_tested(server: &str, arm: &Arm, baseline: &Baseline) {
+    for dimension in [Dimension::Write, Dimension::Delete, Dimension::Read, Dimension::Connect] {
+        let coarse = baseline.scope(&ScopeKey::Whole).map(|s| s.coarse(dimension)).unwrap_or_default();
+        println!("coarse {server} [{}] {dimension:?} {coarse:?}", arm.name());
+    }
+    for scope in baseline.full().scopes {
+        for set in scope.dimensions {
+            println!(
+                "tested {server} [{}] {} {:?} levels {:?} of {} members",
+                arm.name(),
+                scope.scope,
+                set.dimension,
+                set.tested_levels,
+                set.members.len()
+            );
+        }
+        for n in scope.numbers {
+            println!(
+                "tested {server} [{}] {} {:?} max {} limit {:?}",
+                arm.name(),
+                scope.scope,
+                n.metric,
+                n.max,
+                n.limit
+            );
+        }
+    }
 }
