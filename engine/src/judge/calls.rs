@@ -76,7 +76,12 @@ impl Judge {
         tainted |= self.judge_numbers(line, &scope, &bases, &numbers);
         if mean {
             let session = &ScopeKey::Session;
-            tainted |= self.judge_numbers(line, session, &[(session, false)], &session_numbers);
+            let odd = self.judge_numbers(line, session, &[(session, false)], &session_numbers);
+            tainted |= odd;
+            if let Some(i) = self.instances.get_mut(&id) {
+                i.session_odd |= odd;
+                i.session_numbers = Some(session_numbers);
+            }
         }
         tainted |= self.ruled(line, &scope);
         let answered = matches!(line.status, CallStatus::Ok | CallStatus::ToolError | CallStatus::Error);
@@ -98,17 +103,6 @@ impl Judge {
             self.wait(&key, &scope, first, session, utc, &pending, &numbers);
         } else if answered {
             self.learn(&key, &scope, first, session, utc, &pending, &numbers);
-            if mean {
-                let limits = self.config.limits();
-                if let Some(b) = self.baselines.get_mut(&key) {
-                    b.learned_call(&ScopeKey::Session, session, limits);
-                    for (metric, value) in session_numbers {
-                        if value > 0 {
-                            b.learn_number(&ScopeKey::Session, false, metric, value, session, limits);
-                        }
-                    }
-                }
-            }
         }
         if self.baselines.get(&key).is_some_and(|b| b.calls % ASSESS_CALLS == 0) {
             self.assess(&key);
@@ -399,10 +393,29 @@ impl Judge {
         self.learn(&key, &ScopeKey::Ambient, false, session, utc, &pending, &numbers);
     }
 
+    /// Learns the numbers of a session as a whole when it is over: while it lasts it would raise its own limits,
+    /// little by little.
+    fn learn_session(&mut self, key: &Key, session: u32, numbers: &[(Metric, u64); 3]) {
+        let limits = self.config.limits();
+        let Some(b) = self.baselines.get_mut(key) else {
+            return;
+        };
+        b.learned_call(&ScopeKey::Session, session, limits);
+        for &(metric, value) in numbers.iter().filter(|(_, value)| *value > 0) {
+            b.learn_number(&ScopeKey::Session, false, metric, value, session, limits);
+        }
+    }
+
     /// A server ended.
     pub(super) fn end(&mut self, id: &str) {
         self.flush_ambient(id, 0, true);
-        if let Some(key) = self.instances.remove(id).and_then(|i| i.key) {
+        let Some(i) = self.instances.remove(id) else {
+            return;
+        };
+        if let Some(key) = i.key {
+            if let Some(numbers) = i.session_numbers.filter(|_| !i.session_odd) {
+                self.learn_session(&key, i.session, &numbers);
+            }
             self.assess(&key);
             self.dirty.insert(key);
         }

@@ -10,7 +10,7 @@ use foldhash::HashMap;
 
 use crate::{
     act,
-    baseline::{self, Item, Key, ScopeKey, roots::Roots},
+    baseline::{self, Item, Key, ScopeKey, numbers::Metric, roots::Roots},
     detect::Detectors,
     finding::{Kind, Severity},
     output::{CallLine, Context, Effect, EffectLine, Process, Scope, ScopeKind, ServerRef},
@@ -162,6 +162,10 @@ pub(super) struct Instance {
     pub(super) questions: u64,
     pub(super) ended_calls: u64,
     pub(super) creep: Creep,
+    /// Means and sums of the session so far, once it has calls enough for them.
+    pub(super) session_numbers: Option<[(Metric, u64); 3]>,
+    /// One of them was far beyond those of other sessions.
+    pub(super) session_odd: bool,
 }
 
 /// A sum of logarithmic e-values that starts again when it falls below nothing (CUSUM), and its highest.
@@ -214,6 +218,8 @@ impl Instance {
             questions: 0,
             ended_calls: 0,
             creep: Creep::default(),
+            session_numbers: None,
+            session_odd: false,
         }
     }
 

@@ -10,6 +10,8 @@ use engine::{
     recording::{self, Reader},
 };
 
+use crate::place;
+
 /// What belongs to the children of one process.
 #[derive(Default)]
 struct Own {
@@ -77,22 +79,46 @@ fn is_idle(record: &Record<'_>) -> bool {
         && h.lost_before == 0
 }
 
-/// The same recording without idle system calls.
+/// Trees that another program of the host began under a number that one of ours had before: ours begin in
+/// the throw-away directory.
+fn foreign(bytes: &[u8]) -> Result<HashSet<u64>> {
+    let mut reader = Reader::new(bytes)?;
+    let mut foreign = HashSet::new();
+    while let Some(input) = reader.next()? {
+        if let Input::Record { bytes, .. } = &input
+            && let Ok(r) = record::decode(bytes)
+            && let Event::Exec { exec, cwd, .. } = r.event
+            && exec.flags & abi::exec_flag::NEW_TREE != 0
+            && !cwd.starts_with(place::ROOT.as_bytes())
+        {
+            foreign.insert(r.header.tree);
+        }
+    }
+    Ok(foreign)
+}
+
+/// The same recording without idle system calls and foreign trees.
 pub(crate) fn thin(bytes: &[u8]) -> Result<Vec<u8>> {
+    let foreign = foreign(bytes)?;
     let mut reader = Reader::new(bytes)?;
     let mut out = recording::header();
-    let mut idle = HashSet::new();
+    let mut left_out = HashSet::new();
     while let Some(input) = reader.next()? {
         let keep = match &input {
             Input::Record { bytes, .. } => match record::decode(bytes) {
-                Ok(r) if is_idle(&r) => {
-                    idle.insert(r.header.id);
+                Ok(r) if is_idle(&r) || foreign.contains(&r.header.tree) => {
+                    left_out.insert(r.header.id);
                     false
                 }
                 _ => true,
             },
-            Input::Fact { fact: Fact::Aggregate { id, .. }, .. } => !idle.contains(id),
-            _ => true,
+            Input::Fact { fact, .. } => match fact {
+                Fact::Aggregate { id, .. } => !left_out.contains(id),
+                Fact::Identity(identity) => !foreign.contains(&identity.tree),
+                Fact::Existing(process) => !foreign.contains(&process.tree),
+                _ => true,
+            },
+            Input::Tick { .. } => true,
         };
         if keep {
             recording::write(input, &mut out);

@@ -54,7 +54,7 @@ fn too_much() -> Vec<Variant> {
             "call:5",
             "disk /srv/corpus/data/image/tmp/cache.bin 200",
             TOO_MUCH,
-            effects(150, "syscall", &["\"nr\":1}"]),
+            effect("open", &["cache.bin", "\"write\":true"]),
             "200 MB in a file where it may write",
         ),
         act(
