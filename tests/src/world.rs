@@ -48,7 +48,8 @@ impl World {
         // Its own addresses for every world of every process: sockets live as long as the process.
         let world = WORLDS.fetch_add(1, Ordering::Relaxed);
         ensure!(world < WORLDS_MAX, "more than {WORLDS_MAX} worlds in one process");
-        let first = 0x7f80_0000 | (std::process::id() & 0x1fff) << 10 | u32::from(world) * u32::from(EACH);
+        let first =
+            0x7f80_0000 | ((std::process::id() & 0x1fff) << 10) | (u32::from(world) * u32::from(EACH));
         let resolvers: Vec<_> = (0..u32::from(EACH)).map(|n| Ipv4Addr::from(first + n)).collect();
         for &address in &resolvers {
             let socket = UdpSocket::bind((address, 53));

@@ -65,7 +65,7 @@ enum Task {
     },
     /// What is detected, and what is not, on a corpus of our own
     Evaluate {
-        /// Record the corpus anew first (needs root, takes about 20 minutes)
+        /// Record the corpus anew first (needs root, takes about half an hour)
         #[arg(long)]
         record: bool,
         /// Passed to the recorder (--only NAME, --scale 0.05)

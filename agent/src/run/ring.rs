@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
-use engine::{Input, input::Fact};
+use engine::{Input, input::Fact, record};
 use tokio::time::Instant;
 
 use super::{Agent, BATCH, DRAIN, LINGER, ROUNDS, now_ns};
@@ -49,7 +49,7 @@ impl Agent {
             };
             let mut record = std::mem::take(&mut self.record);
             record.clear();
-            record.extend_from_slice(&item);
+            record.extend_from_slice(item.get(..record::used(&item)).unwrap_or_default());
             drop(item);
             let new_tree = is_new_tree(&record);
             if new_tree {

@@ -208,3 +208,53 @@ fn what_is_stored_is_what_was_learned() {
     assert_eq!(other.findings().len(), 1, "{:#?}", other.findings());
     assert_eq!(serde_json::to_string(&stored).ok(), Some(text));
 }
+
+#[test]
+fn what_was_done_before_it_was_known_who_did_it_teaches_nothing() {
+    let mut host = Host::new(0.2);
+    for _ in 0..10 {
+        let w = &mut host.world;
+        w.begin();
+        w.wait(5_000);
+        // Nobody knows yet that this is under its root.
+        read(w, "srv/data/early.txt");
+        w.fact(&Fact::Identity(Host::identity("1")));
+        read(w, "srv/data/late.txt");
+        w.close();
+        w.exit(ROOT);
+        w.wait(1100);
+    }
+    let judge = host.world.engine.judge();
+    let baseline = judge.baselines().next().expect("a baseline");
+    let members: Vec<String> = baseline
+        .full()
+        .scopes
+        .into_iter()
+        .flat_map(|s| s.dimensions)
+        .flat_map(|d| d.members)
+        .map(|m| m.member)
+        .filter(|m| m.contains(".txt"))
+        .collect();
+    assert!(!members.is_empty() && members.iter().all(|m| m == "${root}/late.txt"), "{members:?}");
+}
+
+#[test]
+fn what_is_new_to_the_server_is_found_where_it_is_open_which_tool_did_it() {
+    let mut host = Host::new(0.2);
+    host.train(40);
+    let both = |w: &mut World, path: &str| {
+        let (a, b) = (w.next_call(), w.next_call());
+        w.call(a, "read_file");
+        // A tool that nobody knows: held to what the server does at all.
+        w.call(b, "other_tool");
+        w.open(ROOT, &reversed(path));
+        w.reply(a);
+        w.reply(b);
+        w.wait(30);
+    };
+    host.session("1", |w, _| both(w, "srv/data/dirab/report-1.txt"));
+    let of_files = |host: &Host| host.findings().iter().filter(|f| f.kind == Kind::NewFileArea).count();
+    assert_eq!(of_files(&host), 0, "{:#?}", host.findings());
+    host.session("1", |w, _| both(w, "home/dev/notes/secret.txt"));
+    assert!(of_files(&host) > 0, "{:#?}", host.findings());
+}

@@ -79,6 +79,13 @@ fn is_idle(record: &Record<'_>) -> bool {
         && h.lost_before == 0
 }
 
+/// Whether a directory, as the kernel told it (names from the last to the first, each with a slash), is in the
+/// throw-away one.
+fn is_in_place(directory: &[u8]) -> bool {
+    let mut names = directory.rsplit(|b| *b == b'/').filter(|name| !name.is_empty());
+    place::ROOT.split('/').filter(|name| !name.is_empty()).all(|name| names.next() == Some(name.as_bytes()))
+}
+
 /// Trees that another program of the host began under a number that one of ours had before: ours begin in
 /// the throw-away directory.
 fn foreign(bytes: &[u8]) -> Result<HashSet<u64>> {
@@ -89,7 +96,7 @@ fn foreign(bytes: &[u8]) -> Result<HashSet<u64>> {
             && let Ok(r) = record::decode(bytes)
             && let Event::Exec { exec, cwd, .. } = r.event
             && exec.flags & abi::exec_flag::NEW_TREE != 0
-            && !cwd.starts_with(place::ROOT.as_bytes())
+            && !is_in_place(cwd)
         {
             foreign.insert(r.header.tree);
         }
@@ -120,8 +127,13 @@ pub(crate) fn thin(bytes: &[u8]) -> Result<Vec<u8>> {
             },
             Input::Tick { .. } => true,
         };
-        if keep {
-            recording::write(input, &mut out);
+        match input {
+            Input::Record { bytes, digests } if keep => {
+                let bytes = bytes.get(..record::used(bytes)).unwrap_or_default();
+                recording::write(Input::Record { bytes, digests }, &mut out);
+            }
+            other if keep => recording::write(other, &mut out),
+            _ => {}
         }
     }
     Ok(out)

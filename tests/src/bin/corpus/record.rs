@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use e2e::{
     agent::Agent,
     corpus::{Evidence, Manifest, Objects, Part, Recording, Replayed, Role, Variant as Known},
@@ -234,9 +234,9 @@ pub(crate) fn repack(out: &Path) -> Result<()> {
     for recording in &mut manifest.recordings {
         let bytes = filter::thin(&recording.unpack(out)?)?;
         recording.bytes = bytes.len() as u64;
-        for problem in Replayed::of(&bytes, recording.part == Part::Malicious, None)?.problems(recording) {
-            println!("corpus: {problem}");
-        }
+        let problems = Replayed::of(&bytes, recording.part == Part::Malicious, None)?.problems(recording);
+        // What is wrong is not written: there is no other copy.
+        ensure!(problems.is_empty(), "{}", problems.join("\n"));
         let packed = packed(&bytes)?;
         println!("corpus: {}: {:.2} MB", recording.file, packed.len() as f64 / 1e6);
         fs::write(out.join(&recording.file), packed)?;

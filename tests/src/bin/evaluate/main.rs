@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let directory = options.corpus.clone().unwrap_or_else(Manifest::directory);
     let manifest = Manifest::read(&directory).context(
-        "there is no corpus: record it with `cargo xtask evaluate --record` (root, about 20 minutes)",
+        "there is no corpus: record it with `cargo xtask evaluate --record` (root, about half an hour)",
     )?;
     let started = Instant::now();
     let mut servers: Vec<String> = manifest.recordings.iter().map(|r| r.server.clone()).collect();
