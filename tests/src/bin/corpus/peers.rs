@@ -24,13 +24,16 @@ const DEPUTIES: [&str; 4] = [
     "/run/dbus/system_bus_socket",
 ];
 
+/// How a peer answers a connection.
+type Serve = fn(TcpStream) -> io::Result<()>;
+
 /// Opens all of them.
 pub(crate) fn open() -> Result<()> {
     for address in [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(91, 92, 0, 53), Ipv4Addr::new(8, 8, 8, 8)] {
         let socket = UdpSocket::bind((address, 53));
         resolver(socket.with_context(|| format!("cannot bind {address}:53"))?);
     }
-    let serve: [(u16, fn(TcpStream) -> io::Result<()>); 9] = [
+    let serve: [(u16, Serve); 9] = [
         (80, web),
         (8080, web),
         (2375, web),

@@ -82,7 +82,7 @@ impl Recorder {
         // Some sessions are long, and see what a short one never does: files that wear out, caches that spill.
         // One in nine, so that halves by turns have as many of them. A real server takes long to start; its
         // sessions are all alike.
-        let long = |n: u64| server.own && part == Part::Train && n % 9 == 0;
+        let long = |n: u64| server.own && part == Part::Train && n.is_multiple_of(9);
         let weight = |n: u64| (0..n).map(|n| if long(n) { 11 } else { 1 }).sum::<u64>();
         let each = |n: u64| calls * weight(n + 1) / weight(sessions) - calls * weight(n) / weight(sessions);
         self.record(server, role, part, || {

@@ -2,10 +2,10 @@
 //! Needs no root and no kernel.
 //!
 //! # Layout
-//! - [`arm`]: which half of detection is on, and with which budget
-//! - [`replay`]: one recording, from stored baselines to findings
-//! - [`tally`]: figures
-//! - [`report`]: `docs/detection.md`
+//! - `arm`: which half of detection is on, and with which budget
+//! - `replay`: one recording, from stored baselines to findings
+//! - `tally`: figures
+//! - `report`: `docs/detection.md`
 
 mod arm;
 mod replay;
@@ -64,9 +64,11 @@ fn main() -> Result<()> {
                 })
             })
             .collect();
-        threads.into_iter().try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+        threads
+            .into_iter()
+            .try_for_each(|t| t.join().map_err(|_panic| anyhow::anyhow!("a thread panicked"))?)
     })?;
-    let mut tally = tally.into_inner().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+    let mut tally = tally.into_inner().map_err(|_panic| anyhow::anyhow!("a thread panicked"))?;
     tally.sort();
     let figures = report::figures(&tally);
     println!("{figures}");
