@@ -232,7 +232,7 @@ impl Agent {
             };
             let mut record = std::mem::take(&mut self.record);
             record.clear();
-            record.extend_from_slice(&item);
+            record.extend_from_slice(item.get(..engine::record::used(&item)).unwrap_or_default());
             drop(item);
             let new_tree = is_new_tree(&record);
             if new_tree {

@@ -131,6 +131,18 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     Ok(Record { header, event })
 }
 
+/// How many bytes of a record were written. A packet has room for the longest: behind its bytes is what the ring held
+/// before, payload of other processes too, which nobody may keep.
+#[must_use]
+pub fn used(record: &[u8]) -> usize {
+    match Packet::read_from_prefix(record) {
+        Ok((packet, _)) if packet.header.kind == kind::PACKET => {
+            record.len().min(size_of::<Packet>().saturating_add(packet.len as usize))
+        }
+        _ => record.len(),
+    }
+}
+
 /// Where the variable bytes of a chunk lie within its record, so that they can be masked in place.
 pub fn chunk_bytes_mut(record: &mut [u8]) -> Option<(Chunk, &mut [u8])> {
     let (chunk, _) = Chunk::read_from_prefix(record).ok()?;
@@ -143,4 +155,28 @@ pub fn argv_mut(record: &mut [u8]) -> Option<&mut [u8]> {
     let (exec, _) = Exec::read_from_prefix(record).ok()?;
     let before = [exec.path_len, exec.cwd_len, exec.script_len].iter().map(|n| *n as usize).sum::<usize>();
     record.get_mut(size_of::<Exec>() + before..)?.get_mut(..exec.argv_len as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes as _;
+
+    use super::*;
+
+    #[test]
+    fn what_the_ring_held_before_is_no_part_of_a_packet() {
+        let header = Header { abi: ABI, kind: kind::PACKET, ..Header::default() };
+        let packet = Packet { header, len: 5, ..Packet::default() };
+        let mut bytes = packet.as_bytes().to_vec();
+        bytes.extend(b"query and a secret of before");
+        let cut = bytes.get(..used(&bytes)).expect("within");
+        let Ok(Record { event: Event::Packet { bytes: kept, .. }, .. }) = decode(cut) else {
+            unreachable!("it is a packet")
+        };
+        assert_eq!((kept, cut.len()), (&b"query"[..], size_of::<Packet>() + 5));
+        // A length beyond the record is the decoder's business.
+        let long = Packet { header, len: u32::MAX, ..Packet::default() };
+        assert_eq!(used(long.as_bytes()), size_of::<Packet>());
+        assert_eq!((used(b""), used(&[7; 99])), (0, 99));
+    }
 }
