@@ -92,7 +92,7 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
                 continue;
             }
             Act::Flow { .. } => flow(truth, truths, seen, replies),
-            _ => take(truth, &mut groups, &by_pid, seen),
+            _ => take(truth, deadline(truth, replies), &mut groups, &by_pid, seen),
         };
         for &n in lines.iter().flatten() {
             let candidates = seen.effects[n].scope.candidates.len() as u64;
@@ -175,9 +175,17 @@ fn in_call(line: &CallLine, truth: &Truth) -> bool {
         }
 }
 
+/// Until when a call can act: its reply, but for tools that work on after it.
+fn deadline(truth: &Truth, replies: &HashMap<String, u64>) -> u64 {
+    let late = truth.tool == "late_work" || EXCEPTIONS.contains(&truth.tool.as_str());
+    let reply = replies.get(&truth.request_id.to_string()).filter(|_| !late);
+    reply.map_or(u64::MAX, |at| *at)
+}
+
 /// Takes as many occurrences as the truth has, from groups that match; the lines that they are on.
 fn take(
     truth: &Truth,
+    deadline: u64,
     groups: &mut HashMap<u64, Group>,
     by_pid: &HashMap<u32, Vec<u64>>,
     seen: &Observed,
@@ -185,7 +193,8 @@ fn take(
     let mut need = truth.times;
     let mut lines = Vec::new();
     while need > 0 {
-        // The next group after the act; else the last one before it, if it counted on.
+        // The next group while the act may have been; else the last one before it, if it counted on
+        // (two calls at once did the same); else the next one at all.
         let best = by_pid
             .get(&truth.pid)?
             .iter()
@@ -196,8 +205,12 @@ fn take(
             })
             .min_by_key(|id| {
                 let first = groups.get(id).map_or(0, |g| g.first_ns);
-                let before = first < truth.at_boot_ns;
-                (before, first.abs_diff(truth.at_boot_ns))
+                let class = match first {
+                    f if f < truth.at_boot_ns => 1,
+                    f if f > deadline => 2,
+                    _ => 0,
+                };
+                (class, first.abs_diff(truth.at_boot_ns))
             })?;
         let group = groups.get_mut(best)?;
         let taken = group.left.min(need);

@@ -112,6 +112,19 @@ fn one_line_is_not_two_acts() {
 }
 
 #[test]
+fn an_act_that_was_counted_on_an_earlier_line_is_not_looked_for_after_its_reply() {
+    let among = |ids| scope(None, Certainty::Ambiguous, ids);
+    let truths = [truth(1, 100, "/a", 1), truth(2, 110, "/a", 1), truth(3, 300, "/a", 1)];
+    let first = line(1, 105, "/a", 1, among(&[1, 2]));
+    let again = EffectLine { repeat: true, ..line(1, 112, "/a", 1, among(&[1, 2])) };
+    let third = line(2, 301, "/a", 1, among(&[3]));
+    let observed = Observed { effects: vec![first, again, third], calls: Vec::new() };
+    let replies = [(1, 120), (2, 130), (3, 310)].map(|(id, at): (u64, u64)| (id.to_string(), at));
+    let t = judge(&truths, &observed, &HashMap::from(replies)).total;
+    assert_eq!([t.seen, t.among, t.missed], [3, 3, 0]);
+}
+
+#[test]
 fn flows_to_one_peer_may_be_told_together_only_when_their_calls_overlap() {
     let flow = |out| (("192.0.2.1", 53, "udp"), out);
     let act = |((address, port, protocol), out): ((&str, u16, &str), u64)| Act::Flow {
