@@ -130,11 +130,17 @@ impl Agent {
         let stdout = BufReader::new(child.stdout.take().context("stdout")?);
         let stderr = BufReader::new(child.stderr.take().context("stderr")?);
         let (to, bad, said) = (Arc::clone(&lines), Arc::clone(&broken), Arc::clone(&errors));
+        // Two threads: one that is slow to understand lines would hold up the agent that prints them.
+        let (texts, read) = std::sync::mpsc::channel();
         let out = std::thread::spawn(move || {
             for text in stdout.lines().map_while(Result::ok) {
-                if !keep(&text) {
-                    continue;
+                if keep(&text) && texts.send(text).is_err() {
+                    return;
                 }
+            }
+        });
+        let understood = std::thread::spawn(move || {
+            for text in read {
                 match serde_json::from_str(&text) {
                     Ok(line) => locked(&to).push(Printed { text, line }),
                     Err(e) => *locked(&bad) = Some(format!("{e}: {text}")),
@@ -153,7 +159,7 @@ impl Agent {
             lines,
             errors,
             broken,
-            readers: vec![out, err],
+            readers: vec![out, understood, err],
             _state: kept,
             attached_in: Duration::ZERO,
         };

@@ -26,6 +26,9 @@ pub(crate) struct Printer {
 
 impl Printer {
     pub(crate) fn new(format: Format) -> Self {
+        // A pipe's reader may be late for a moment without holding up the loop.
+        // What is no pipe says no, and is as good as before.
+        let _unused = rustix::pipe::fcntl_setpipe_size(io::stdout(), PIPE);
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
             out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
@@ -69,6 +72,9 @@ impl Printer {
         self.flush()
     }
 }
+
+/// Bytes that fit into a pipe on standard output.
+const PIPE: usize = 1 << 20;
 
 const WRITE: &str = "cannot write to standard output";
 

@@ -53,6 +53,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 8;
 /// Records handled before other events get a turn.
 const BATCH: usize = 8192;
+/// Priority of the loop, as of `nice`.
+const NICE: i32 = -5;
 /// Questions about identity under way at once; more are answered by a time-out in the engine.
 const ASKED: usize = 64;
 
@@ -117,6 +119,14 @@ fn now_ns() -> u64 {
     clock(ClockId::Boottime) as u64
 }
 
+/// A busy host must not starve the loop, or the ring overflows: it comes before ordinary work, as
+/// auditd does. The threads of the runtime, which read files, do not.
+fn prefer() {
+    if let Err(e) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!("cannot raise the loop's priority: {e}");
+    }
+}
+
 /// Runs the agent until it is told to stop.
 pub(crate) fn run(options: &cli::Run) -> Result<()> {
     let started = std::time::Instant::now();
@@ -152,8 +162,13 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        .on_thread_start(|| {
+            // Lowering it is always allowed.
+            let _unused = rustix::process::setpriority_process(None, 0);
+        })
         .build()
         .context("cannot start the async runtime")?;
+    prefer();
     runtime.block_on(async {
         let (news, heard) = mpsc::channel(ASKED);
         let asked = open_desk(options, &desk)?;
