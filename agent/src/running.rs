@@ -11,6 +11,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use engine::{input::Existing, privacy::redact_argv};
@@ -184,6 +185,91 @@ pub(crate) fn plan(seen: &[Seen], known: &Known, own: u32, now_ns: u64) -> Vec<A
         plan.push(Adopted { seen: *s, tree, root: new, parent_tree });
     }
     plan
+}
+
+/// Of a plan, what belongs to these roots, or to trees that are tracked.
+pub(crate) fn only(plan: &mut Vec<Adopted>, roots: &HashSet<u32>, known: &Known) {
+    let mut kept: HashSet<u64> = HashSet::new();
+    plan.retain(|a| {
+        let wanted = match (a.root, a.parent_tree) {
+            (true, Some(around)) => roots.contains(&a.seen.pid) || kept.contains(&around),
+            (true, None) => roots.contains(&a.seen.pid),
+            (false, _) => kept.contains(&a.tree) || known.trees.contains_key(&a.tree),
+        };
+        if wanted {
+            kept.insert(a.tree);
+        }
+        wanted
+    });
+}
+
+/// Candidates that were let go because they read nothing. What a process has read so far costs one file
+/// to look at, and nobody else anything. It may have been from elsewhere: who is found again and still
+/// reads nothing from its channel is looked for less and less often.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    adopted: HashMap<u64, Vec<Seen>>,
+    trees: Vec<Waiter>,
+    /// How often a root was let go, by process and start.
+    silent: HashMap<(u32, u64), u32>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Members of one tree, and how many bytes each had read.
+    members: Vec<(Seen, u64)>,
+    not_before: Instant,
+}
+
+/// Who was let go for the second time is not looked for this long; then twice as long, and so on.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// So many roots may be remembered before those that ended are forgotten.
+const MANY: usize = 1024;
+
+impl Waiting {
+    /// A process is tracked from now on.
+    pub(crate) fn adopted(&mut self, a: &Adopted) {
+        self.adopted.entry(a.tree).or_default().push(a.seen);
+    }
+
+    /// A tree was let go.
+    pub(crate) fn wait(&mut self, tree: u64, now: Instant) {
+        let members = self.adopted.remove(&tree).unwrap_or_default();
+        let Some(root) = members.first() else { return };
+        let times = self.silent.entry((root.pid, root.start_ns)).or_default();
+        let delay = if *times == 0 { Duration::ZERO } else { PATIENCE * (1 << (*times - 1).min(5)) };
+        *times += 1;
+        if self.silent.len() > MANY {
+            self.silent.retain(|(pid, _), _| Path::new("/proc").join(pid.to_string()).exists());
+        }
+        let members: Vec<_> = members.into_iter().filter_map(|s| Some((s, bytes_read(&s)?))).collect();
+        if !members.is_empty() {
+            self.trees.push(Waiter { members, not_before: now + delay });
+        }
+    }
+
+    /// Processes of trees of which one has read something since, or ended.
+    pub(crate) fn woken(&mut self, now: Instant) -> HashSet<u32> {
+        let mut woken = HashSet::new();
+        self.trees.retain(|w| {
+            if now < w.not_before || w.members.iter().all(|(s, before)| bytes_read(s) == Some(*before)) {
+                return true;
+            }
+            woken.extend(w.members.iter().map(|(s, _)| s.pid));
+            false
+        });
+        woken
+    }
+}
+
+/// Bytes that a process has read from anything; `None` when it is gone.
+fn bytes_read(seen: &Seen) -> Option<u64> {
+    if !is_alive(seen) {
+        return None;
+    }
+    let text = fs::read_to_string(format!("/proc/{}/io", seen.pid)).ok()?;
+    text.lines().find_map(|l| l.strip_prefix("rchar:"))?.trim().parse().ok()
 }
 
 /// What the engine is told about a process.

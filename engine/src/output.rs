@@ -29,6 +29,12 @@ pub enum Request {
         /// Which.
         tree: u64,
     },
+    /// A candidate that ran already when it was found was let go because it read nothing: find it again
+    /// when it does.
+    Await {
+        /// Which; it is forgotten already.
+        tree: u64,
+    },
     /// A channel is of no interest any more.
     ForgetChannel {
         /// Channel key.

@@ -39,6 +39,7 @@ use crate::{
     kernel::{Counts, Kernel},
     key,
     print::Printer,
+    running,
 };
 
 /// While a tree is tracked, records do not wake the agent one by one: it looks this often.
@@ -49,6 +50,8 @@ const COUNTERS: Duration = Duration::from_millis(250);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Syscall hooks stay attached this long after the last tree is gone.
 const LINGER: Duration = Duration::from_secs(10);
+/// Candidates that were let go are looked at this often.
+const WAITING: Duration = Duration::from_secs(1);
 /// Looks at the processes that run already, until one finds nothing new.
 const ROUNDS: usize = 8;
 /// Records handled before other events get a turn.
@@ -101,6 +104,8 @@ struct Agent {
     drain_wanted: bool,
     drained_at: Instant,
     idle_since: Option<Instant>,
+    waiting: running::Waiting,
+    looked_at: Instant,
 }
 
 /// Nanoseconds of a clock.
@@ -191,6 +196,8 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             drain_wanted: false,
             drained_at: Instant::now(),
             idle_since: None,
+            waiting: running::Waiting::default(),
+            looked_at: Instant::now(),
         };
         agent.main_loop(ring, Heard { news: heard, asked, orders }, facts, options).await
     })
@@ -255,7 +262,10 @@ impl Agent {
                     // It says itself what is wrong, and nothing is lost: it is tried again.
                     tokio::spawn(async move { hands.save().await });
                 }
-                _ = counters.tick() => self.on_counters()?,
+                _ = counters.tick() => {
+                    self.on_counters()?;
+                    self.look_again(ring.get_mut())?;
+                }
                 _ = look.tick(), if self.engine.tracked() > 0 => {
                     let more = self.take(ring.get_mut())?;
                     if !more {
@@ -310,7 +320,7 @@ impl Agent {
         for coverage in std::mem::take(&mut self.kernel.coverage) {
             self.fact(&Fact::Coverage(coverage))?;
         }
-        self.find_running(ring)?;
+        self.find_running(ring, None)?;
         self.printer.ready()
     }
 

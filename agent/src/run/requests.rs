@@ -47,6 +47,7 @@ impl Agent {
     pub(super) fn perform(&mut self, request: Request, facts: &mut Vec<Fact>) {
         match request {
             Request::Forget { tree } => self.kernel.forget(tree),
+            Request::Await { tree } => self.waiting.wait(tree, std::time::Instant::now()),
             Request::ForgetChannel { channel } => {
                 self.kernel.forget_channel(channel);
                 self.ingest.forget(channel);

@@ -7,18 +7,27 @@ use aya::maps::{MapData, RingBuf};
 use engine::{Input, input::Fact, record};
 use tokio::time::Instant;
 
-use super::{Agent, BATCH, DRAIN, LINGER, ROUNDS, now_ns};
+use super::{Agent, BATCH, DRAIN, LINGER, ROUNDS, WAITING, now_ns};
 use crate::running;
 
 impl Agent {
     /// Finds candidates among the processes that run already. Those that are born meanwhile are either
     /// children of a tracked process, which the fork program sees, or found by the next look.
-    pub(super) fn find_running(&mut self, ring: &mut RingBuf<MapData>) -> Result<()> {
+    /// `only`: no other trees than those of these processes.
+    pub(super) fn find_running(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        only: Option<&HashSet<u32>>,
+    ) -> Result<()> {
         for _ in 0..ROUNDS {
             let seen = running::scan();
             // What the programs found meanwhile comes first: a process may belong to it.
             while self.take(ring)? {}
-            let plan = running::plan(&seen, &self.kernel.known(), std::process::id(), now_ns());
+            let known = self.kernel.known();
+            let mut plan = running::plan(&seen, &known, std::process::id(), now_ns());
+            if let Some(roots) = only {
+                running::only(&mut plan, roots, &known);
+            }
             if plan.is_empty() {
                 return Ok(());
             }
@@ -33,12 +42,23 @@ impl Agent {
                     missing.extend(adopted.root.then_some(adopted.tree));
                     continue;
                 }
+                self.waiting.adopted(adopted);
                 self.ingest.join(adopted.seen.stdin);
                 self.ingest.join(adopted.seen.stdout);
                 self.fact(&Fact::Existing(running::describe(adopted)))?;
             }
         }
         Ok(())
+    }
+
+    /// Finds candidates again that were let go, once they read something.
+    pub(super) fn look_again(&mut self, ring: &mut RingBuf<MapData>) -> Result<()> {
+        if self.looked_at.elapsed() < WAITING {
+            return Ok(());
+        }
+        self.looked_at = Instant::now();
+        let woken = self.waiting.woken(self.looked_at.into_std());
+        if woken.is_empty() { Ok(()) } else { self.find_running(ring, Some(&woken)) }
     }
 
     /// Feeds records to the engine; true when there may be more.

@@ -104,3 +104,50 @@ fn stream_sockets_are_channels_and_datagram_sockets_are_not() {
     child.wait().expect("it ends");
     assert!(sleep.stdin >> 63 == 1 && sleep.stdout == 0, "{sleep:?}");
 }
+
+#[test]
+fn of_a_plan_only_what_was_asked_for_is_kept() {
+    let all =
+        [seen(20, 1, 5, 6), seen(21, 20, 0, 0), seen(22, 20, 7, 8), seen(30, 1, 9, 10), seen(31, 30, 0, 0)];
+    let known = Known { procs: HashMap::from([(40, (77, 1, 2))]), trees: HashMap::from([(77, (1, 2))]) };
+    let all = [all.as_slice(), &[seen(40, 1, 1, 2), seen(41, 40, 0, 0)]].concat();
+    let mut plan = plan(&all, &known, 2, 0);
+    assert_eq!(plan.len(), 6);
+    only(&mut plan, &HashSet::from([20, 21]), &known);
+    assert_eq!(plan.iter().map(|a| a.seen.pid).collect::<Vec<_>>(), [20, 21, 22, 41]);
+}
+
+#[test]
+fn who_reads_again_is_woken() {
+    use std::io::{Read as _, Write as _};
+    let mut child = std::process::Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("cat runs");
+    // It is in its loop once it has answered.
+    let (mut to, mut from) = (child.stdin.take().expect("stdin"), child.stdout.take().expect("stdout"));
+    let mut say = || {
+        to.write_all(b"x").expect("it reads");
+        from.read_exact(&mut [0]).expect("it answers");
+    };
+    say();
+    let cat = scan().into_iter().find(|s| s.pid == child.id()).expect("it is listed");
+    let mut waiting = Waiting::default();
+    waiting.adopted(&Adopted { seen: cat, tree: 5, root: true, parent_tree: None });
+    let now = Instant::now();
+    waiting.wait(6, now);
+    waiting.wait(5, now);
+    assert!(waiting.woken(now).is_empty());
+    say();
+    assert_eq!(waiting.woken(now), HashSet::from([child.id()]));
+    assert!(waiting.woken(now).is_empty());
+    // Let go again: it had read from elsewhere.
+    waiting.adopted(&Adopted { seen: cat, tree: 7, root: true, parent_tree: None });
+    waiting.wait(7, now);
+    say();
+    assert!(waiting.woken(now + PATIENCE / 2).is_empty());
+    assert_eq!(waiting.woken(now + PATIENCE), HashSet::from([child.id()]));
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    EXISTING_QUIET_NS, Engine, IDENTITY_NS, QUIET_NS,
+    Engine, IDENTITY_NS, QUIET_NS,
     lines::{announce, emit, finish},
 };
 use crate::{
@@ -94,7 +94,10 @@ impl Engine {
                 continue;
             };
             let Some(server) = &mut tree.server else {
-                let patience = if tree.pre_existing { EXISTING_QUIET_NS } else { QUIET_NS };
+                // A client talks to a server that it has just started; one that runs already may wait for
+                // longer, and is more dear: found again, it begins with requests that nobody saw.
+                let longer = self.in_flight_ns.saturating_mul(2).max(QUIET_NS);
+                let patience = if tree.pre_existing { longer } else { QUIET_NS };
                 if !tree.dismissed && tree.request.next == 0 && now.saturating_sub(tree.began_ns) > patience {
                     quiet.push(id);
                 }
@@ -124,7 +127,11 @@ impl Engine {
             out.push(Output::Request(Request::Drain));
         }
         for id in quiet {
+            let running = self.trees.get(&id).is_some_and(|t| t.pre_existing);
             self.dismiss(id, out);
+            if running && !self.trees.contains_key(&id) {
+                out.push(Output::Request(Request::Await { tree: id }));
+            }
         }
         self.tell_complete(out);
         for id in ended {

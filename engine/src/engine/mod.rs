@@ -32,8 +32,6 @@ use crate::{
 
 /// A candidate that reads nothing for this long is let go: it costs every process of the host.
 const QUIET_NS: u64 = 60_000_000_000;
-/// A client talks to a server that it has just started; one that runs already may wait for longer.
-const EXISTING_QUIET_NS: u64 = 600_000_000_000;
 /// A server is announced without its identity after this long.
 const IDENTITY_NS: u64 = 500_000_000;
 /// Records announced this long before a drain may still be counted after it.

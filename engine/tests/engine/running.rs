@@ -138,11 +138,17 @@ fn the_rest_of_a_line_decides_nothing_and_the_next_line_does() {
 }
 
 #[test]
-fn a_running_candidate_may_be_silent_for_ten_minutes() {
+fn a_running_candidate_may_be_silent_for_longer_and_is_waited_for() {
     let mut w = World::running();
-    w.wait(599_000);
+    w.wait(119_000);
     assert_eq!(w.engine.tracked(), 1);
     w.wait(2_000);
     assert_eq!(w.engine.tracked(), 0);
-    assert_eq!(w.now / MS / 1000, 604);
+    assert!(w.asked_for(Request::Await { tree: TREE }));
+    // Who said something else is not.
+    let mut w = World::running();
+    w.ask("no");
+    w.ask("no");
+    w.wait(200_000);
+    assert!(w.asked_for(Request::Forget { tree: TREE }) && !w.asked_for(Request::Await { tree: TREE }));
 }

@@ -255,3 +255,29 @@ fn running_while_it_forks() -> Result<()> {
     }
     Ok(())
 }
+
+/// A server that is silent for so long that it is let go is found again.
+#[test]
+fn running_after_a_long_silence() -> Result<()> {
+    let world = World::new()?;
+    let mut oracle = Oracle::start(&world, "silence", Manner::default())?;
+    oracle.call("open_read")?;
+    let agent = Agent::start_with(&["--in-flight-s", "1"], |_| true)?;
+    thread::sleep(Duration::from_secs(63));
+    // Let go by now; this one is read unseen, and wakes it.
+    oracle.call("open_read")?;
+    thread::sleep(Duration::from_millis(3500));
+    ensure!(agent.lines()?.iter().all(|p| !matches!(p.line, Line::Server(_))), "it was not let go");
+    let (id, _) = oracle.call("open_write")?;
+    let server = found(&agent, oracle.client.pid())?;
+    agent.settle(Duration::from_millis(500));
+    let seen = agent.observed(&server.server.id)?;
+    let open = seen
+        .effects
+        .iter()
+        .find(|e| matches!(&*e.effect, Effect::Open { path, .. } if path.contains("/written")));
+    let scope = &open.context("not seen")?.scope;
+    let call = scope.call.as_ref().with_context(|| format!("not certain: {scope:?}"))?;
+    ensure!(call.request_id == id && seen.calls.len() == 1, "{scope:?}");
+    Ok(())
+}
