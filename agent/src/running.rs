@@ -9,7 +9,7 @@ mod tests;
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -73,14 +73,17 @@ impl Sockets {
     }
 }
 
-/// Channel key of a descriptor, as the kernel programs make it.
+/// Channel key of a descriptor, as the kernel programs make it. Only the link is read: to ask for the file
+/// itself may wait for a file server that is gone. So named pipes are not found.
 fn key(dir: &Path, fd: u32, sockets: &mut Sockets) -> u64 {
-    let Ok(file) = fs::metadata(dir.join(format!("fd/{fd}"))) else {
+    let Ok(link) = fs::read_link(dir.join(format!("fd/{fd}"))) else {
         return 0;
     };
-    match file.mode() & libc::S_IFMT {
-        libc::S_IFIFO => file.ino(),
-        libc::S_IFSOCK if sockets.has(dir, file.ino()) => file.ino() | 1 << 63,
+    let link = link.to_string_lossy();
+    let inode = |kind: &str| link.strip_prefix(kind)?.strip_suffix(']')?.parse::<u64>().ok();
+    match (inode("pipe:["), inode("socket:[")) {
+        (Some(pipe), _) => pipe,
+        (_, Some(socket)) if sockets.has(dir, socket) => socket | 1 << 63,
         _ => 0,
     }
 }

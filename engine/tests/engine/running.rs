@@ -1,7 +1,7 @@
 //! Servers that ran before they were found: one test a rule of docs/ARCHITECTURE.md, section "Servers that
 //! run already".
 
-use crate::common::{MS, ROOT, TREE, World, call_line};
+use crate::common::{ROOT, TREE, World, call_line};
 use engine::output::{Certainty, Request, Scope, ScopeKind};
 
 fn candidates(scope: &Scope) -> Vec<String> {
