@@ -106,10 +106,22 @@ impl Agent {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_in(dir: &Path, more: &[&str]) -> Result<Self> {
+        Self::start_in_with(dir, more, |_| true)
+    }
+
+    /// The same, and keeps only some lines.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in_with(
+        dir: &Path,
+        more: &[&str],
+        keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let mut command = Command::new(executable()?);
         command.args(["run", "--print", "json", "--control"]).arg(dir.join("control.sock"));
         command.arg("--state-dir").arg(dir.join("state")).args(more);
-        let agent = Self::launch(command, None, |_| true)?;
+        let agent = Self::launch(command, None, keep)?;
         agent.warm()?;
         Ok(agent)
     }

@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup | demo | test | bench | evaluate | powerloss`.
+//! What a person types: `cargo xtask setup | demo | test | bench | evaluate | soak | powerloss`.
 //!
 //! # Layout
 //! - [`setup`]: which parts a machine needs, which are there, and the order of making them
@@ -78,6 +78,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Real and own servers at work for long, the agent killed now and then (needs root)
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+    },
     /// Cuts the power of an emulated machine while the store writes: nothing acknowledged may be lost
     Powerloss {
         /// Times that the power is cut
@@ -109,6 +115,7 @@ fn run(cli: Cli) -> Result<()> {
         Task::Evaluate { record: true, args } => programs::record_corpus(&workspace, &args),
         Task::Evaluate { record: false, args } => programs::evaluate(&workspace, &args),
         Task::Bench { args } => programs::bench(&workspace, &args),
+        Task::Soak { minutes } => programs::soak(&workspace, minutes),
         Task::Powerloss { rounds, control } => powerloss::run(&workspace, rounds, control),
     }
 }

@@ -34,6 +34,13 @@ pub(crate) fn record_corpus(workspace: &Workspace, args: &[String]) -> Result<()
     start(workspace, "corpus", args)
 }
 
+/// Sessions of the corpus's servers for so long, with nothing recorded.
+pub(crate) fn soak(workspace: &Workspace, minutes: u64) -> Result<()> {
+    require_root("the soak")?;
+    setup::run(workspace, &setup::E2E)?;
+    start(workspace, "corpus", &["--soak".into(), minutes.to_string()])
+}
+
 /// Replays the corpus through the engine; needs neither root nor a kernel with BPF.
 pub(crate) fn evaluate(workspace: &Workspace, args: &[String]) -> Result<()> {
     check(workspace.cargo().args(["run", "--release", "--package=e2e", "--bin=evaluate", "--"]).args(args))

@@ -1,16 +1,15 @@
 //! The daemon as people use it: the control socket, the store, rules, and who may change what.
 
 use std::{
-    os::unix::{fs::PermissionsExt, process::CommandExt as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
-    agent::{self, Agent},
+    agent::Agent,
     client::{Client, Manner},
     scenario::Oracle,
     world::World,
@@ -18,122 +17,11 @@ use e2e::{
 use engine::{finding::Kind, output::Line};
 use serde_json::{Value, json};
 
-const SECOND: Duration = Duration::from_secs(1);
-
-/// How a verb ended.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn json(&self) -> Result<Value> {
-        ensure!(self.code == 0, "{}: {}", self.code, self.err);
-        Ok(serde_json::from_str(&self.out)?)
-    }
-
-    fn good(self) -> Result<String> {
-        ensure!(self.code == 0, "{}: {}{}", self.code, self.out, self.err);
-        Ok(self.out)
-    }
-}
-
-/// State, rules and socket of an agent, and its executable where everybody may run it.
-struct Place {
-    dir: tempfile::TempDir,
-    exe: PathBuf,
-}
-
-impl Place {
-    fn new() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
-        let exe = dir.path().join("toolwarden");
-        std::fs::copy(agent::executable()?, &exe)?;
-        let rules = dir.path().join("rules");
-        std::fs::create_dir(&rules)?;
-        std::fs::set_permissions(&rules, PermissionsExt::from_mode(0o755))?;
-        Ok(Self { dir, exe })
-    }
-
-    fn rule(&self, name: &str, text: &str) -> Result<()> {
-        let path = self.dir.path().join("rules").join(name);
-        std::fs::write(&path, text)?;
-        Ok(std::fs::set_permissions(path, PermissionsExt::from_mode(0o644))?)
-    }
-
-    fn start(&self) -> Result<Agent> {
-        let rules = self.dir.path().join("rules");
-        Agent::start_in(self.dir.path(), &["--rules", rules.to_str().context("utf-8")?])
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.exe);
-        command.args(args).arg("--control").arg(self.dir.path().join("control.sock")).stdin(Stdio::null());
-        command
-    }
-
-    /// As a child of this test, which is an MCP client.
-    fn ask(&self, args: &[&str]) -> Result<Said> {
-        said(self.command(args))
-    }
-
-    /// As somebody whom no MCP client started: its parent has gone.
-    fn person(&self, args: &[&str]) -> Result<Said> {
-        let files = tempfile::tempdir()?;
-        let at = |name: &str| files.path().join(name);
-        let verb = self.command(args);
-        let script = r#"d=$1; shift; ( sleep 0.2; "$@" >"$d/out" 2>"$d/err" </dev/null; echo $? >"$d/rc.new"; mv "$d/rc.new" "$d/rc" ) >/dev/null 2>&1 &"#;
-        let mut sh = Command::new("setsid");
-        sh.args(["sh", "-c", script, "sh"]).arg(files.path()).arg(verb.get_program()).args(verb.get_args());
-        ensure!(sh.stdin(Stdio::null()).status()?.success(), "sh");
-        let end = Instant::now() + 20 * SECOND;
-        while !at("rc").exists() {
-            ensure!(Instant::now() < end, "{args:?} does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
-        let text = |name: &str| std::fs::read_to_string(at(name));
-        Ok(Said { code: text("rc")?.trim().parse()?, out: text("out")?, err: text("err")? })
-    }
-
-    fn findings(&self) -> Result<Vec<Value>> {
-        let all = self.ask(&["findings", "list", "--all", "--format", "json"])?.json()?;
-        Ok(all.as_array().cloned().unwrap_or_default())
-    }
-
-    fn finding(&self, id: &str) -> Result<Value> {
-        let found = self.findings()?.into_iter().find(|f| f["id"] == id);
-        found.with_context(|| format!("no finding {id}"))
-    }
-
-    fn rules(&self) -> Result<u64> {
-        let status = self.ask(&["status", "--format", "json"])?.json()?;
-        status["rules"]["rules"].as_u64().context("rules")
-    }
-}
-
-fn said(mut command: Command) -> Result<Said> {
-    let done = command.output().with_context(|| format!("{command:?}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Said { code: done.status.code().unwrap_or(-1), out: text(&done.stdout), err: text(&done.stderr) })
-}
-
-/// Until `f` is content.
-fn soon<T>(what: &str, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let end = Instant::now() + 5 * SECOND;
-    loop {
-        if let Some(found) = f()? {
-            return Ok(found);
-        }
-        ensure!(Instant::now() < end, "{what}: not within 5 s");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
+use super::place::{Place, SECOND, said, soon};
 
 /// A server whose tool runs a verb that ratifies, as its own child and as an orphan.
 fn hostile(place: &Place, name: &str) -> Result<(Client, PathBuf)> {
-    let out = place.dir.path().join("hostile");
+    let out = place.path().join("hostile");
     std::fs::create_dir(&out)?;
     let verb = place.command(&["baseline", "ratify", name]);
     let script = r#"
@@ -200,7 +88,7 @@ fn daily_use() -> Result<()> {
     place.person(&["baseline", "ratify", name])?.good()?;
     let exported = place.ask(&["baseline", "export", name])?.good()?;
     ensure!(exported.contains("rules:") && exported.contains(name), "{exported}");
-    let file = place.dir.path().join("exported.yaml");
+    let file = place.path().join("exported.yaml");
     std::fs::write(&file, exported)?;
     place.person(&["baseline", "import", file.to_str().context("utf-8")?])?.good()?;
     let rules = place.rules()?;
@@ -294,10 +182,10 @@ fn reloads(place: &Place, rules: u64) -> Result<()> {
 fn a_broken_rule_file_at_start_is_told_with_its_place() -> Result<()> {
     let place = Place::new()?;
     place.rule("broken.yaml", "rules:\n  - id: more\n    dney: {}\n")?;
-    let mut command = Command::new(&place.exe);
+    let mut command = Command::new(place.program());
     let at = |path: &Path, name: &str| path.join(name);
-    command.arg("run").arg("--no-control").arg("--state-dir").arg(at(place.dir.path(), "state"));
-    command.arg("--rules").arg(at(place.dir.path(), "rules")).stdin(Stdio::null());
+    command.arg("run").arg("--no-control").arg("--state-dir").arg(at(place.path(), "state"));
+    command.arg("--rules").arg(at(place.path(), "rules")).stdin(Stdio::null());
     let done = said(command)?;
     ensure!(done.code == 5 && done.err.contains("broken.yaml:3:"), "{}: {}", done.code, done.err);
     Ok(())

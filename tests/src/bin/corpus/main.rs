@@ -12,6 +12,7 @@
 //! - `session`: one client and one server
 //! - `variants` and its parts: the malicious ones
 //! - `record`, `filter`: from sessions to files of the corpus
+//! - `soak`: sessions for hours, nothing recorded
 
 mod data;
 mod filter;
@@ -22,6 +23,7 @@ mod record;
 mod rng;
 mod servers;
 mod session;
+mod soak;
 mod tools;
 mod variants;
 
@@ -58,6 +60,9 @@ pub(crate) struct Options {
     /// Record nothing: filter and pack again what is there
     #[arg(long)]
     repack: bool,
+    /// Record nothing: run sessions for so many minutes, and kill the agent now and then
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
     #[arg(long, hide = true)]
     inside: bool,
 }
@@ -85,7 +90,7 @@ fn run(options: &Options) -> Result<()> {
             "{}: the recorder has /srv, /tmp and /run of its own: write elsewhere",
             out.display()
         );
-        if options.only.is_empty() {
+        if options.only.is_empty() && options.soak.is_none() {
             return groups(options, &out.canonicalize()?);
         }
         return place::enter(&out.canonicalize()?);
@@ -93,6 +98,9 @@ fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     place::prepare()?;
     peers::open()?;
+    if let Some(minutes) = options.soak {
+        return soak::run(minutes);
+    }
     let servers = servers::all();
     let mut recorder = record::Recorder::new(options, &out)?;
     for server in &servers {
