@@ -39,6 +39,7 @@ pub struct World {
     pub inputs: u64,
     lines: u64,
     measured: Vec<u32>,
+    drain: bool,
 }
 
 /// CPU time of this thread: other load on the machine does not count.
@@ -80,6 +81,7 @@ impl World {
             inputs: 0,
             lines: 0,
             measured: Vec::new(),
+            drain: false,
         };
         w.fact(&Fact::Start {
             utc_minus_boot_ns: 1_700_000_000_000_000_000,
@@ -149,9 +151,27 @@ impl World {
         self.engine.judge().baselines().filter(active).count()
     }
 
+    /// As the agent does: what comes of an input is dealt with before the next one.
     fn apply(&mut self, input: Input<'_>) {
         self.inputs += 1;
         self.engine.apply(input, &mut self.out);
+        for output in self.out.drain(..) {
+            match output {
+                Output::Line(line) => {
+                    self.lines += 1;
+                    if let Line::Finding(f) = &*line
+                        && f.kind != Kind::NewServer
+                    {
+                        self.findings += 1;
+                        self.first.get_or_insert_with(|| f.sentence.clone());
+                    }
+                }
+                Output::Request(Request::Measure { tgid }) => self.measured.push(tgid),
+                Output::Request(Request::Drain) => self.drain = true,
+                Output::Request(_) => {}
+                Output::Answer(answer) => assert!(answer.is_ok(), "{answer:?}"),
+            }
+        }
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {
@@ -166,24 +186,6 @@ impl World {
     /// Time passes, and the agent answers what the engine asked.
     pub fn tick(&mut self) {
         self.apply(Input::Tick { now_ns: self.now });
-        let mut drain = false;
-        for output in self.out.drain(..) {
-            match output {
-                Output::Line(line) => {
-                    self.lines += 1;
-                    if let Line::Finding(f) = &*line
-                        && f.kind != Kind::NewServer
-                    {
-                        self.findings += 1;
-                        self.first.get_or_insert_with(|| f.sentence.clone());
-                    }
-                }
-                Output::Request(Request::Measure { tgid }) => self.measured.push(tgid),
-                Output::Request(Request::Drain) => drain = true,
-                Output::Request(_) => {}
-                Output::Answer(answer) => assert!(answer.is_ok(), "{answer:?}"),
-            }
-        }
         for tgid in std::mem::take(&mut self.measured) {
             self.fact(&Fact::Usage(engine::input::Usage {
                 tgid,
@@ -193,7 +195,7 @@ impl World {
                 ..Default::default()
             }));
         }
-        if drain {
+        if std::mem::take(&mut self.drain) {
             self.fact(&Fact::Drained { up_to_ns: self.now });
         }
     }

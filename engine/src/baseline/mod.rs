@@ -215,6 +215,21 @@ pub struct ScopeBaseline {
 }
 
 impl ScopeBaseline {
+    /// Where a number becomes an alarm, if it is tested; the highest seen; and of how many.
+    pub(crate) fn number_limit(&self, first: bool, metric: Metric) -> Option<(u64, u64, u64)> {
+        if !self.tested.number(first, metric) {
+            return None;
+        }
+        match self.numbers.get(&(first, metric)) {
+            Some(n) => Some((n.0.limit(), n.0.max(), n.0.count())),
+            // Only values above nothing are kept.
+            None => {
+                let (_, floor) = metric.effect_size();
+                Some((floor, 0, self.calls))
+            }
+        }
+    }
+
     /// Seen in enough sessions to be tested: what was seen in few says little about the next, whatever the
     /// whole says.
     fn is_known(&self) -> bool {
@@ -480,21 +495,21 @@ impl Baseline {
     }
 
     /// Learns a number of a call.
-    pub(crate) fn learn_number(
+    pub(crate) fn learn_numbers(
         &mut self,
         scope: &ScopeKey,
         first: bool,
-        metric: Metric,
-        value: u64,
+        numbers: &[(Metric, u64)],
         session: u32,
         limits: Limits,
     ) {
-        if let Some(s) = self.scope_mut(scope, limits) {
-            s.numbers
-                .entry((first, metric))
-                .or_insert_with(|| NumberBox(Number::new(metric)))
-                .0
-                .learn(value, session);
+        let Some(s) = self.scope_mut(scope, limits) else {
+            return;
+        };
+        // Only values above nothing are kept.
+        for &(metric, value) in numbers.iter().filter(|(_, value)| *value > 0) {
+            let number = s.numbers.entry((first, metric)).or_insert_with(|| NumberBox(Number::new(metric)));
+            number.0.learn(value, session);
         }
     }
 
@@ -589,24 +604,6 @@ impl Baseline {
             }
         }
         (level != usize::MAX).then_some(level)
-    }
-
-    /// Where a number of a scope becomes an alarm, if it is tested; and the highest seen.
-    pub(crate) fn number_limit(
-        &self,
-        scope: &ScopeKey,
-        first: bool,
-        metric: Metric,
-    ) -> Option<(u64, u64, u64)> {
-        let s = self.scopes.get(scope).filter(|s| s.tested.number(first, metric))?;
-        match s.numbers.get(&(first, metric)) {
-            Some(n) => Some((n.0.limit(), n.0.max(), n.0.count())),
-            // Only values above nothing are kept.
-            None => {
-                let (_, floor) = metric.effect_size();
-                Some((floor, 0, s.calls))
-            }
-        }
     }
 
     /// Share of the calls of a scope, first ones and later ones, that had this much of a metric or more, if this

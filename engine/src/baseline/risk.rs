@@ -97,7 +97,7 @@ pub fn choose(families: &[Alarms], sessions: u64, allowed: f64) -> Choice {
 /// questions there are (fixed-sequence testing).
 fn half(families: &[Alarms], sessions: u64, allowed: f64, half: u32) -> Option<(Vec<bool>, f64)> {
     let mut order: Vec<usize> = (0..families.len()).collect();
-    order.sort_by_key(|&i| {
+    order.sort_by_cached_key(|&i| {
         let f = &families[i];
         let weak = f.weak[half as usize];
         // Nothing seen in fewer than five sessions, than three, than two; then by how many.

@@ -252,7 +252,7 @@ impl Baseline {
                         p99: n.0.quantile(0.99),
                         max: n.0.max(),
                         n: n.0.count(),
-                        limit: self.number_limit(key, first, *metric).map(|(limit, ..)| limit),
+                        limit: s.number_limit(first, *metric).map(|(limit, ..)| limit),
                     });
                 }
             }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     baseline::{
-        Dimension, Item, Key, ScopeKey, State,
+        Dimension, Item, Key, ScopeBaseline, ScopeKey, State,
         family::When,
         numbers::{Metric, ln_e_value},
     },
@@ -210,10 +210,11 @@ impl Judge {
         let Some(b) = key.and_then(|k| self.baselines.get(k)).filter(|b| b.state == State::Active) else {
             return false;
         };
+        let bases: Vec<_> = bases.iter().filter_map(|(base, first)| Some((b.scope(base)?, *first))).collect();
         let mut drafts = Vec::new();
         for &(metric, value) in numbers {
-            let beyond = |(base, first): &(&ScopeKey, bool)| {
-                b.number_limit(base, *first, metric).filter(|(limit, ..)| value > *limit)
+            let beyond = |(base, first): &(&ScopeBaseline, bool)| {
+                base.number_limit(*first, metric).filter(|(limit, ..)| value > *limit)
             };
             let Some((_, max, n)) = bases.iter().find_map(beyond) else {
                 continue;
@@ -301,10 +302,8 @@ impl Judge {
         b.learned_call(&ScopeKey::Whole, session, limits);
         let shared = pending.shared.iter().map(|(item, count)| (&**item, *count));
         b.learn(&ScopeKey::Whole, items().chain(shared), when, limits);
-        for &(metric, value) in numbers.iter().filter(|(_, value)| *value > 0) {
-            b.learn_number(scope, first, metric, value, session, limits);
-            b.learn_number(&ScopeKey::Whole, false, metric, value, session, limits);
-        }
+        b.learn_numbers(scope, first, numbers, session, limits);
+        b.learn_numbers(&ScopeKey::Whole, false, numbers, session, limits);
         if !self.dirty.contains(key) {
             self.dirty.insert(key.clone());
         }
@@ -406,9 +405,7 @@ impl Judge {
             return;
         };
         b.learned_call(&ScopeKey::Session, session, limits);
-        for &(metric, value) in numbers.iter().filter(|(_, value)| *value > 0) {
-            b.learn_number(&ScopeKey::Session, false, metric, value, session, limits);
-        }
+        b.learn_numbers(&ScopeKey::Session, false, numbers, session, limits);
     }
 
     /// A server ended.

@@ -76,37 +76,90 @@ impl Pending {
     }
 }
 
+/// The acts of an effect in general terms. Most have one: it needs no list, whose place in memory would be one
+/// more to look into.
+#[derive(Clone, Debug)]
+pub(super) enum Items {
+    One(Arc<Item>),
+    List(Arc<[Arc<Item>]>),
+}
+
+impl Items {
+    fn new(mut items: Vec<Arc<Item>>) -> Self {
+        match (items.len(), items.pop()) {
+            (1, Some(only)) => Self::One(only),
+            (_, last) => {
+                items.extend(last);
+                Self::List(items.into())
+            }
+        }
+    }
+}
+
+impl std::ops::Deref for Items {
+    type Target = [Arc<Item>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::One(only) => std::slice::from_ref(only),
+            Self::List(items) => items,
+        }
+    }
+}
+
 /// An effect that was seen before.
 #[derive(Debug)]
 struct Known {
-    /// Its acts in general terms.
-    items: Arc<[Arc<Item>]>,
-    /// For which sets of scopes it was clean.
-    clean: Bits,
-    /// For which of them rules had nothing to say, not even that it is allowed.
-    unruled: Bits,
+    items: Items,
+    verdicts: Verdicts,
 }
 
-/// One bit a set of scopes.
+/// Two bits a set of scopes: that an effect was clean, and that rules had nothing to say, not even that it is
+/// allowed. Most servers have few sets: those need no second look into memory.
 #[derive(Debug, Default)]
-struct Bits(Vec<u64>);
+struct Verdicts {
+    first: u64,
+    rest: Box<[u64]>,
+}
 
-impl Bits {
-    fn has(&self, n: usize) -> bool {
-        self.0.get(n / 64).is_some_and(|bits| bits >> (n % 64) & 1 != 0)
+impl Verdicts {
+    const CLEAN: u64 = 1;
+    const UNRULED: u64 = 2;
+    /// `CLEAN` of all sets of a word.
+    const ALL_CLEAN: u64 = u64::MAX / 3;
+
+    fn of(&self, set: usize) -> u64 {
+        let word = match set / 32 {
+            0 => self.first,
+            k => self.rest.get(k - 1).copied().unwrap_or_default(),
+        };
+        word >> (set % 32 * 2) & 3
     }
 
-    fn add(&mut self, n: usize) {
-        if self.0.len() <= n / 64 {
-            self.0.resize(n / 64 + 1, 0);
-        }
-        self.0[n / 64] |= 1 << (n % 64);
+    fn add(&mut self, set: usize, bits: u64) {
+        let word = match set / 32 {
+            0 => &mut self.first,
+            k => {
+                if self.rest.len() < k {
+                    let mut longer = std::mem::take(&mut self.rest).into_vec();
+                    longer.resize(k, 0);
+                    self.rest = longer.into();
+                }
+                &mut self.rest[k - 1]
+            }
+        };
+        *word |= bits << (set % 32 * 2);
+    }
+
+    fn forget_clean(&mut self) {
+        self.first &= !Self::ALL_CLEAN;
+        self.rest.iter_mut().for_each(|word| *word &= !Self::ALL_CLEAN);
     }
 }
 
 /// What is known of an effect.
 pub(super) struct Look {
-    pub(super) items: Arc<[Arc<Item>]>,
+    pub(super) items: Items,
     /// The scopes that it may belong to.
     pub(super) scopes: Arc<[ScopeKey]>,
     /// Neither rules nor the baseline had anything to say of it in these scopes, and nothing that they
@@ -240,16 +293,17 @@ impl Instance {
         hash(effect, &mut state);
         let key = std::hash::Hasher::finish(&state);
         if let Some(known) = self.cache.get(&key) {
-            let (clean, unruled) = (known.clean.has(set), known.unruled.has(set));
-            return Some(Look { items: Arc::clone(&known.items), scopes, clean, unruled, effect: key, set });
+            let verdicts = known.verdicts.of(set);
+            let (clean, unruled) = (verdicts & Verdicts::CLEAN != 0, verdicts & Verdicts::UNRULED != 0);
+            return Some(Look { items: known.items.clone(), scopes, clean, unruled, effect: key, set });
         }
         let mut items = Vec::new();
         act::each(effect, |a| items.extend(baseline::item(&a, &self.roots).map(Arc::new)));
-        let items: Arc<[Arc<Item>]> = items.into();
+        let items = Items::new(items);
         if self.cache.len() >= CACHED {
             self.cache.clear();
         }
-        let known = Known { items: Arc::clone(&items), clean: Bits::default(), unruled: Bits::default() };
+        let known = Known { items: items.clone(), verdicts: Verdicts::default() };
         self.cache.insert(key, known);
         Some(Look { items, scopes, clean: false, unruled: false, effect: key, set })
     }
@@ -265,27 +319,22 @@ impl Instance {
             return;
         }
         if let Some(known) = self.cache.get_mut(&look.effect) {
-            if unruled {
-                known.unruled.add(look.set);
-            }
-            if clean {
-                known.clean.add(look.set);
-            }
+            let bits = if unruled { Verdicts::UNRULED } else { 0 } | if clean { Verdicts::CLEAN } else { 0 };
+            known.verdicts.add(look.set, bits);
         }
     }
 
     /// Rules, modes or settings changed: everything is judged anew.
     pub(super) fn forget_verdicts(&mut self) {
         for known in self.cache.values_mut() {
-            known.clean.0.clear();
-            known.unruled.0.clear();
+            known.verdicts = Verdicts::default();
         }
         self.policy.forget();
     }
 
     /// Something else is tested: everything is compared anew.
     pub(super) fn forget_comparisons(&mut self) {
-        self.cache.values_mut().for_each(|known| known.clean.0.clear());
+        self.cache.values_mut().for_each(|known| known.verdicts.forget_clean());
     }
 
     /// It became known who it is: its effects are called otherwise.

@@ -54,7 +54,7 @@ const TELL_NS: u64 = 1_000_000_000;
 /// Detectors look at running calls this often.
 const DETECT_NS: u64 = 10_000_000_000;
 /// Calls after which it is decided anew what may be tested.
-const ASSESS_CALLS: u64 = 64;
+const ASSESS_CALLS: u64 = 256;
 /// A day, ns.
 const DAY_NS: i64 = 86_400_000_000_000;
 
