@@ -172,15 +172,15 @@ impl Beacons {
             peer.told_ambient = true;
             let low = peer.in_call || address.is_loopback();
             let why = match (peer.in_call, address.is_loopback()) {
-                (_, true) => "contacted a service of this host while no call ran",
-                (true, false) => "contacted, while no call ran, what its calls contact too",
-                (false, false) => "contacted it while no call ran; no call was seen to do so",
+                (_, true) => format!("contacted {object}, a service of this host"),
+                (true, false) => format!("contacted {object}, as its calls do"),
+                (false, false) => format!("contacted {object}; no call was seen to do so"),
             };
             hits.push(Hit {
                 kind: Kind::AmbientNetwork,
                 severity: Some(if low { Severity::Low } else { Severity::Medium }),
                 object: object.clone(),
-                why: why.into(),
+                why,
             });
         }
         if peer.told_beacon || peer.contacts.iter().filter(|c| c.ambient).count() < t.contacts {
@@ -191,11 +191,11 @@ impl Beacons {
             hits.push(Hit {
                 kind: Kind::Beacon,
                 severity: None,
-                object,
                 why: format!(
-                    "contacted it {n} times, every {interval:.1} s give or take {:.0} %, also outside of calls",
+                    "contacted {object} {n} times, every {interval:.1} s give or take {:.0} %, also outside of calls",
                     variation * 100.0
                 ),
+                object,
             });
         }
     }

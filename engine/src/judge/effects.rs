@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     act::{self, Act},
-    baseline::{Baseline, Dimension, Item, ScopeKey, State},
+    baseline::{Baseline, Dimension, Item, ScopeKey, State, general},
     detect::{Hit, combine::Told},
     finding::{Evidence, Kind, Origin, Seen, Severity},
     output::{Effect, EffectLine, NetOp, Scope, ScopeKind},
@@ -245,16 +245,26 @@ impl Judge {
             let identity = i.key.as_ref().map(ToString::to_string).unwrap_or_default();
             let of_tools = scopes(&line.scope);
             // What one of the tools was found to do, and may have done again, is the same finding.
-            let known = |place: &String, kind| {
-                let cause = (identity.clone(), place.clone(), kind, f.object.clone());
+            let known = |place: &str, kind, object: &str| {
+                let cause = (identity.clone(), place.to_owned(), kind, object.to_owned());
                 self.book.get(&cause).is_some_and(|known| known.severity >= severity).then_some(cause)
             };
             let mut places = of_tools.iter().map(|s| place(std::slice::from_ref(s)));
-            let same = places.clone().find(|place| known(place, kind).is_some());
-            if kind == Kind::NewFileArea
-                && let Some(cause) = places.find_map(|place| known(&place, Kind::NewWrite))
-            {
+            let same = places.clone().find(|place| known(place, kind, &f.object).is_some());
+            let other = match (kind, &*line.effect) {
+                (Kind::NewFileArea, _) => places.find_map(|place| known(&place, Kind::NewWrite, &f.object)),
+                // Who asks for a name connects to it.
+                (Kind::NewDestination, Effect::Net { name: Some(name), .. }) => {
+                    let names = general::domain(name);
+                    places.find_map(|place| names.iter().find_map(|n| known(&place, Kind::NewName, n)))
+                }
+                _ => None,
+            };
+            let call = line.scope.call.as_ref().map(|c| c.number);
+            if let Some(cause) = other {
                 self.book.count(&cause, Some(seen), line.count);
+                let (server, at_ns) = (&*line.server.id, line.time.boot_ns);
+                self.escalate(&cause, &Told { kind, server, call, at_ns, severity, object: &f.object });
                 continue;
             }
             let draft = Draft {
@@ -283,7 +293,6 @@ impl Judge {
                 time: line.time,
                 count: line.count,
             };
-            let call = line.scope.call.as_ref().map(|c| c.number);
             let cause = self.record(draft, &line.server.id, call);
             if let Some(p) = self.instances.get_mut(&line.server.id).and_then(|i| i.pending(&line.scope)) {
                 p.causes.push((kind, severity, cause));
@@ -296,14 +305,18 @@ impl Judge {
         let (kind, severity, at_ns) = (draft.kind, draft.severity, draft.time.boot_ns);
         let object = draft.object.clone();
         let cause = self.book.enter(draft);
-        let told = Told { kind, server, call, at_ns, severity, object: &object };
-        if let Some(raised) = self.escalation.tell(&told) {
-            let because = format!("It came {}.", raised.because);
-            self.book.raise(&cause, raised.severity, &because);
-            let because = format!("Together with {} ({}) that is worse.", kind.id(), object);
-            self.book.raise_partner(&cause, raised.with.kind, &raised.with.object, raised.severity, &because);
-        }
+        self.escalate(&cause, &Told { kind, server, call, at_ns, severity, object: &object });
         cause
+    }
+
+    /// Raises what is worse together with another finding, and that one.
+    fn escalate(&mut self, cause: &Cause, told: &Told<'_>) {
+        if let Some(raised) = self.escalation.tell(told) {
+            let because = format!("It came {}.", raised.because);
+            self.book.raise(cause, raised.severity, &because);
+            let because = format!("Together with {} ({}) that is worse.", told.kind.id(), told.object);
+            self.book.raise_partner(cause, raised.with.kind, &raised.with.object, raised.severity, &because);
+        }
     }
 }
 

@@ -10,13 +10,13 @@ use engine::{
 use crate::common::{MS, ROOT, TREE, World};
 
 /// A world that lives through many sessions of one server.
-struct Host {
-    world: World,
+pub struct Host {
+    pub world: World,
     sessions: u64,
 }
 
 impl Host {
-    fn new(budget: f64) -> Self {
+    pub fn new(budget: f64) -> Self {
         let mut world = World::bare();
         let config = Config { budget_per_day: budget, sessions_per_day: Some(1.0), ..Config::default() };
         world.fact(&Fact::Command(Command::Configure { config }));
@@ -36,7 +36,7 @@ impl Host {
     }
 
     /// One session: startup, then what `act` does.
-    fn session(&mut self, version: &str, act: impl FnOnce(&mut World, u64)) {
+    pub fn session(&mut self, version: &str, act: impl FnOnce(&mut World, u64)) {
         self.sessions += 1;
         let w = &mut self.world;
         w.begin();
@@ -60,7 +60,7 @@ impl Host {
     }
 
     /// Ordinary sessions of a server that reads files under its root.
-    fn train(&mut self, sessions: u64) {
+    pub fn train(&mut self, sessions: u64) {
         for _ in 0..sessions {
             self.session("1", |w, n| {
                 let name = |i: u64| char::from(b'a' + (i % 26) as u8);
@@ -71,7 +71,7 @@ impl Host {
         }
     }
 
-    fn findings(&self) -> Vec<&Finding> {
+    pub fn findings(&self) -> Vec<&Finding> {
         self.world
             .lines()
             .filter_map(|l| if let Line::Finding(f) = l { Some(&**f) } else { None })

@@ -5,6 +5,7 @@ mod attribution;
 mod common;
 mod golden;
 mod learning;
+mod names;
 mod properties;
 mod running;
 mod schema;
