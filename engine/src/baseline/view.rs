@@ -2,7 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Baseline, DIMENSIONS, Dimension, ScopeKey, State, levels_of, numbers::Metric};
+use super::{
+    Baseline, Dimension, ScopeKey, State,
+    item::{DIMENSIONS, levels_of},
+    numbers::Metric,
+};
 
 /// A baseline in a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -77,7 +77,7 @@ pub(crate) fn run(minutes: u64) -> Result<()> {
                     thread::sleep(Duration::from_millis(rng.below(1500)));
                     soak.kill()?;
                 }
-                let done = session.join().map_err(|_| anyhow::anyhow!("a session panicked"))?;
+                let done = session.join().map_err(|_panic| anyhow::anyhow!("a session panicked"))?;
                 soak.session(done?.values().sum())
             })
             .with_context(|| format!("session {number} of {}", server.name))?;
