@@ -1,6 +1,9 @@
 //! A set of members, how often each was seen, and in which sessions.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
@@ -117,11 +120,47 @@ impl Family {
         alarms
     }
 
+    /// Takes its names from those that are known, and leaves it those that are not.
+    pub(super) fn share(&mut self, known: &mut HashSet<Arc<str>>) {
+        let members = std::mem::take(&mut self.members).into_iter();
+        self.members = members
+            .map(|(name, member)| match known.get(&name) {
+                Some(same) => (Arc::clone(same), member),
+                None => {
+                    known.insert(Arc::clone(&name));
+                    (name, member)
+                }
+            })
+            .collect();
+    }
+
     /// Members by name.
     #[must_use]
     pub fn sorted(&self) -> Vec<(&Arc<str>, &Member)> {
         let mut all: Vec<_> = self.members.iter().collect();
         all.sort_by_key(|(name, _)| *name);
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_sets_have_they_have_once() {
+        let family = || {
+            let mut family = Family::default();
+            family.learn(&Arc::from("a"), When { session: 1, utc: 1, first_call: false, count: 1 }, 9);
+            family
+        };
+        let (mut one, mut two) = (family(), family());
+        let before = one.clone();
+        let mut known = HashSet::new();
+        one.share(&mut known);
+        two.share(&mut known);
+        let name = |f: &Family| Arc::clone(f.sorted()[0].0);
+        assert!(Arc::ptr_eq(&name(&one), &name(&two)));
+        assert_eq!((&one, &two), (&before, &before));
     }
 }

@@ -20,7 +20,10 @@ pub mod settling;
 mod simulation_tests;
 pub mod view;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -267,6 +270,13 @@ impl Baseline {
             self.scopes.insert(scope.clone(), ScopeBaseline::default());
         }
         self.scopes.get_mut(scope)
+    }
+
+    /// Keeps each name once, as it is while it learns: what comes from a file has one for each place.
+    pub(crate) fn share_names(&mut self) {
+        let mut known = HashSet::new();
+        let sets = self.scopes.values_mut().flat_map(|s| s.sets.values_mut()).flatten();
+        sets.for_each(|family| family.share(&mut known));
     }
 
     /// A scope.

@@ -187,7 +187,8 @@ impl Judge {
 
     /// Takes in what was kept.
     pub fn restore(&mut self, stored: Stored) {
-        for b in stored.baselines {
+        for mut b in stored.baselines {
+            b.share_names();
             self.now_utc = self.now_utc.max(b.last_utc);
             self.baselines.insert(b.key.clone(), b);
         }
