@@ -80,12 +80,13 @@ pub(crate) fn run(workspace: &Workspace, rounds: u32, control: bool) -> Result<(
 
 fn emulator(steps: &Steps) -> Result<PathBuf> {
     ensure!(cfg!(target_arch = "x86_64"), "this task emulates x86-64 with a kernel of Debian's for it");
-    if let Some(qemu) = env::var_os("QEMU") {
-        return Ok(qemu.into());
-    }
-    let name = "qemu-system-x86_64";
-    if on_path(name).is_none() {
+    let (name, own) = ("qemu-system-x86_64", env::var_os("QEMU"));
+    // The disk image is made by a program of another package.
+    if own.is_none() && on_path(name).is_none() || on_path("qemu-img").is_none() {
         apt::install(steps, &["qemu-system-x86", "qemu-utils"], "cutting a machine's power")?;
+    }
+    if let Some(qemu) = own {
+        return Ok(qemu.into());
     }
     on_path(name).with_context(|| format!("no {name} on PATH; QEMU=PATH names one"))
 }
