@@ -68,7 +68,8 @@ enum Task {
         /// Record the corpus anew first (needs root, takes about half an hour)
         #[arg(long)]
         record: bool,
-        /// Passed to the recorder (--only NAME, --scale 0.05)
+        /// Passed to the evaluation (--verbose; without any, it writes docs/detection.md) or to the recorder
+        /// (--only NAME, --scale 0.05)
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -41,9 +41,15 @@ pub(crate) fn soak(workspace: &Workspace, minutes: u64) -> Result<()> {
     start(workspace, "corpus", &["--soak".into(), minutes.to_string()])
 }
 
-/// Replays the corpus through the engine; needs neither root nor a kernel with BPF.
+/// Replays the corpus through the engine; needs neither root nor a kernel with BPF. Without further
+/// arguments the figures go into `docs/detection.md`, to be reviewed as a diff.
 pub(crate) fn evaluate(workspace: &Workspace, args: &[String]) -> Result<()> {
-    check(workspace.cargo().args(["run", "--release", "--package=e2e", "--bin=evaluate", "--"]).args(args))
+    let mut command = workspace.cargo();
+    command.args(["run", "--release", "--package=e2e", "--bin=evaluate", "--"]).args(args);
+    if args.is_empty() {
+        command.arg("--write");
+    }
+    check(&mut command)
 }
 
 /// The agent, the oracle server and the other programs, as they are shipped.
