@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{
     agent::{self, Agent},
     corpus::Part,
+    sys,
 };
 use engine::output::Line;
 use serde_json::Value;
@@ -51,7 +52,8 @@ struct Soak {
     seen: Seen,
     /// Findings that the store had when it was last asked.
     stored: BTreeSet<String>,
-    later: bool,
+    /// When the second half begins, ns since boot.
+    half_ns: u64,
 }
 
 /// Runs for `minutes`.
@@ -59,8 +61,8 @@ pub(crate) fn run(minutes: u64) -> Result<()> {
     let dir = PathBuf::from("/srv/corpus/soak");
     fs::create_dir_all(&dir)?;
     let (began, length) = (Instant::now(), Duration::from_secs(minutes * 60));
-    let mut soak =
-        Soak { agent: start(&dir)?, dir, seen: Seen::default(), stored: BTreeSet::new(), later: false };
+    let half_ns = sys::boot_ns() + length.as_nanos() as u64 / 2;
+    let mut soak = Soak { agent: start(&dir)?, dir, seen: Seen::default(), stored: BTreeSet::new(), half_ns };
     let servers = servers::all();
     let mut told = Instant::now();
     for number in 0.. {
@@ -70,7 +72,6 @@ pub(crate) fn run(minutes: u64) -> Result<()> {
             }
             let mut rng = Rng::new(&["soak", server.name, &number.to_string()]);
             let calls = SESSION / 2 + rng.below(SESSION);
-            soak.later = began.elapsed() > length / 2;
             thread::scope(|scope| {
                 let session = scope.spawn(|| session::benign(server, Part::HeldOut, number, calls));
                 if soak.seen.sessions % KILL == KILL - 1 {
@@ -101,7 +102,7 @@ impl Soak {
         let seen = &mut self.seen;
         seen.sessions += 1;
         seen.calls += calls;
-        if self.later {
+        if sys::boot_ns() >= self.half_ns {
             seen.later_calls += calls;
         }
         let rss = self.agent.rss().context("the agent ended by itself")?;
@@ -117,7 +118,7 @@ impl Soak {
         let mut lost = BTreeMap::new();
         for printed in self.agent.lines()? {
             match printed.line {
-                Line::Finding(f) if self.later && f.count == 1 => {
+                Line::Finding(f) if f.time.boot_ns >= self.half_ns && f.revision == 1 => {
                     *self.seen.findings.entry(f.kind.id().to_owned()).or_default() += 1;
                 }
                 Line::Lost(l) => {
