@@ -18,6 +18,8 @@
 //! - [`judge`]: compares with rules, detectors and baselines, and teaches baselines
 //! - [`rules`]: what people and shipped packs allow, forbid and limit
 //! - [`finding`]: what is told when something is out of line
+//! - [`policy`]: what a server may do, as the kernel can hold it
+//! - [`respond`]: what is done about findings
 //! - [`recording`]: inputs as a file
 #![forbid(unsafe_code)]
 
@@ -33,9 +35,11 @@ pub mod input;
 pub mod judge;
 pub mod mcp;
 pub mod output;
+pub mod policy;
 pub mod privacy;
 pub mod record;
 pub mod recording;
+pub mod respond;
 pub mod rules;
 mod server;
 mod text;

@@ -19,6 +19,10 @@ pub enum Output {
     Request(Request),
     /// What became of a person's decision.
     Answer(Result<String, String>),
+    /// What servers may do changes.
+    Policy(crate::policy::Change),
+    /// Do something about a server.
+    Respond(crate::respond::Order),
 }
 
 /// What the engine asks of the agent.

@@ -34,7 +34,7 @@ impl Agent {
             match output {
                 Output::Request(request) => self.perform(*request, &mut facts),
                 Output::Answer(answer) => self.answered = Some(answer.clone()),
-                Output::Line(_) => {}
+                Output::Line(_) | Output::Policy(_) | Output::Respond(_) => {}
             }
         }
         let result = self.printer.print(&outputs);

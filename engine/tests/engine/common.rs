@@ -299,7 +299,7 @@ impl World {
     pub fn lines(&self) -> impl Iterator<Item = &Line> {
         self.outputs.iter().filter_map(|o| match o {
             Output::Line(line) => Some(&**line),
-            Output::Request(_) | Output::Answer(_) => None,
+            Output::Request(_) | Output::Answer(_) | Output::Policy(_) | Output::Respond(_) => None,
         })
     }
 
