@@ -434,7 +434,7 @@ fn lower(severity: Severity) -> Severity {
 
 /// What libraries and runtimes do on behalf of others: they read what they consist of, and ask for a name by way of
 /// several files and the host's own resolver. The name itself is judged.
-fn is_incidental(item: &Item) -> bool {
+pub(crate) fn is_incidental(item: &Item) -> bool {
     const OWN: [&str; 7] =
         ["/usr/", "/lib", "/proc/self/", "/sys/devices/", "/dev/null", "/etc/ld.so", "${package}"];
     const NAMES: [&str; 5] =

@@ -43,6 +43,7 @@ use book::{Book, Draft};
 pub use calls::Waiting;
 pub use commands::{Command, RuleText, Stored};
 pub use config::{Config, Mode, ModeRule};
+pub(crate) use effects::is_incidental;
 use instance::Instance;
 
 /// Behaviour of calls with findings that wait for a person.

@@ -18,14 +18,25 @@
 //! way round. Without that, an address *or* its name permits. [`scope::NOBODY`] alone says that nobody has it,
 //! which takes nothing away from names. A call of a tool that is not in [`Policy::tools`] has no bit: it has
 //! ambient rights.
+//!
+//! # Layout
+//! - [`compile`](fn@compile): from a baseline and rules, with what cannot be said
+//! - `permits`: the reference
+//! - [`backtest`]: what a policy would have denied
+//! - [`view`]: what people are shown
+
+pub mod backtest;
+mod compile;
+mod permits;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-mod permits;
-
+pub use compile::{Given, compile};
 pub use permits::family;
 
 /// Bits of a mask of scopes.
