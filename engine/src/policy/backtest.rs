@@ -135,18 +135,27 @@ pub(crate) fn bit(policy: &Policy, scope: &ScopeKey) -> Option<u64> {
 pub fn would_deny(policy: &Policy, baseline: &Baseline, roots: &[Roots]) -> Vec<WouldDeny> {
     let mut out = Vec::new();
     for (scope, members) in baseline.finest() {
-        let Some(live) = bit(policy, scope) else { continue };
-        for (dimension, name) in members {
-            let Some(sample) = Sample::of(dimension, name, roots) else { continue };
-            let Some(act) = sample.act() else { continue };
-            let Some(family) = family(&act).filter(|_| !policy.permits(&act, live)) else { continue };
-            let runtime = *scope == ScopeKey::Startup || is_runtime(dimension, name);
-            let word = serde_json::to_value(dimension).ok();
-            let word = word.as_ref().and_then(|w| w.as_str()).unwrap_or_default();
-            out.push(WouldDeny { scope: scope.to_string(), family, what: format!("{word} {name}"), runtime });
-        }
+        out.extend(members.into_iter().filter_map(|(of, name)| one(policy, roots, scope, of, name)));
     }
     out
+}
+
+/// One act, by its finest name.
+pub(crate) fn one(
+    policy: &Policy,
+    roots: &[Roots],
+    scope: &ScopeKey,
+    dimension: Dimension,
+    name: &str,
+) -> Option<WouldDeny> {
+    let live = bit(policy, scope)?;
+    let sample = Sample::of(dimension, name, roots)?;
+    let act = sample.act()?;
+    let family = family(&act).filter(|_| !policy.permits(&act, live))?;
+    let runtime = *scope == ScopeKey::Startup || is_runtime(dimension, name);
+    let word = serde_json::to_value(dimension).ok();
+    let word = word.as_ref().and_then(|w| w.as_str()).unwrap_or_default();
+    Some(WouldDeny { scope: scope.to_string(), family, what: format!("{word} {name}"), runtime })
 }
 
 /// Interpreters, libraries, the loader, and what the server consists of.

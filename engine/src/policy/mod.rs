@@ -30,6 +30,7 @@ mod compile;
 mod permits;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::{fmt, net::IpAddr};
 

@@ -100,9 +100,9 @@ impl Compiler<'_> {
                 widened: asks && s.bit & asking != 0,
             })
         });
-        if asking != 0 && !resolvers.is_empty() {
-            let why = "wider in the kernel: whoever may ask for a name may ask the host's own resolvers for it";
-            self.list("resolvers", "port 53", why);
+        if asking != 0 {
+            let why = "wider in the kernel: who may connect to a name may ask for it, and ask the host's own resolvers";
+            self.list("resolvers", "names that may be connected to", why);
         }
         if partly {
             let why = "wider in the kernel: an address that is denied to some tools only is not denied to them \

@@ -154,7 +154,7 @@ fn is_listed(policy: &Policy, scope: &ScopeKey, act: &Act<'_>, permitted: bool, 
         let about = a.rule == scope.to_string()
             || rules.iter().any(|id| a.rule.split(' ').next() == Some(id))
             || a.rule == "names" && named
-            || a.rule == "resolvers" && matches!(act, Act::Connect { port: 53, .. });
+            || a.rule == "resolvers" && matches!(act, Act::Connect { port: 53, .. } | Act::Dns { .. });
         about && kind.iter().any(|k| a.why.contains(k))
     })
 }
