@@ -62,6 +62,11 @@ impl Enforcement {
         self.stale = true;
     }
 
+    /// Whose policy holds a tree.
+    pub(super) fn holder_of(&self, tree: u64) -> Option<&str> {
+        self.bound.get(&tree).map(|(identity, _)| identity.as_str())
+    }
+
     pub(super) fn can(&mut self, available: &BTreeSet<Family>, because: &BTreeMap<Family, String>) {
         self.available.clone_from(available);
         self.because.clone_from(because);
@@ -84,7 +89,9 @@ impl Judge {
         self.remember_places(&trees);
         let mut keys: BTreeSet<Key> = trees.values().cloned().collect();
         let ratified = self.baselines.values().filter(|b| b.ratified.is_some());
-        keys.extend(ratified.filter(|b| self.mode(&b.key.name, None) == Mode::Enforce).map(|b| b.key.clone()));
+        keys.extend(
+            ratified.filter(|b| self.mode(&b.key.name, None) == Mode::Enforce).map(|b| b.key.clone()),
+        );
         let mut wanted: BTreeMap<String, Policy> = BTreeMap::new();
         for key in &keys {
             if let Some(policy) = self.compiled(key, today, |_| {}) {
@@ -180,7 +187,9 @@ impl Judge {
         if let Some(place) = self.enforcement.places.get(key) {
             return place.clone();
         }
-        if let Some(i) = self.instances.values().filter(|i| i.key.as_ref() == Some(key)).min_by_key(|i| &i.server.id) {
+        if let Some(i) =
+            self.instances.values().filter(|i| i.key.as_ref() == Some(key)).min_by_key(|i| &i.server.id)
+        {
             return (vec![i.roots.clone()], i.who.clone());
         }
         let package = self.baselines.get(key).and_then(|b| b.package.clone());
@@ -212,7 +221,8 @@ impl Judge {
     /// What of its own past a policy would deny; `change`: see [`Self::compiled`].
     fn past_denied(&self, key: &Key, change: impl Fn(&mut Baseline)) -> Vec<WouldDeny> {
         let today = Day::of_utc_ns(self.now_utc);
-        let (Some(policy), Some(baseline)) = (self.compiled(key, today, change), self.baselines.get(key)) else {
+        let (Some(policy), Some(baseline)) = (self.compiled(key, today, change), self.baselines.get(key))
+        else {
             return Vec::new();
         };
         let (roots, _) = self.place(key);
@@ -243,7 +253,8 @@ impl Judge {
     pub(super) fn may_be_in(&self, rule: &ModeRule) -> Result<String, String> {
         let about = |name: &str| rule.server == "*" || name == "*" || rule.server == name;
         if let Some(tool) = &rule.tool {
-            let whole = self.modes.iter().any(|m| m.tool.is_none() && m.mode == Mode::Enforce && about(&m.server));
+            let whole =
+                self.modes.iter().any(|m| m.tool.is_none() && m.mode == Mode::Enforce && about(&m.server));
             return match (rule.mode, whole) {
                 (Mode::Enforce, false) => Err(format!(
                     "a server is in enforce as a whole: the kernel holds `{tool}` and its neighbours to one policy; \
@@ -339,7 +350,8 @@ impl Judge {
             let denied = self.past_denied(key, |_| {});
             refuse_runtime(key, &denied)?;
             if !denied.is_empty() {
-                let _always = write!(notes, "; of what {key} did, this is denied from now on: {}", named(&denied));
+                let _always =
+                    write!(notes, "; of what {key} did, this is denied from now on: {}", named(&denied));
             }
         }
         if let Some(why) = self.missing() {
@@ -398,7 +410,8 @@ fn refuse_runtime(key: &Key, denied: &[WouldDeny]) -> Result<(), String> {
 }
 
 fn named(denied: &[WouldDeny]) -> String {
-    let mut all: Vec<String> = denied.iter().take(NAMED).map(|d| format!("{} ({})", d.what, d.scope)).collect();
+    let mut all: Vec<String> =
+        denied.iter().take(NAMED).map(|d| format!("{} ({})", d.what, d.scope)).collect();
     if denied.len() > NAMED {
         all.push(format!("and {} more", denied.len() - NAMED));
     }

@@ -7,6 +7,7 @@
 //! - `instance`: a running server, and what its calls did so far
 //! - `effects`: an effect: rules, detectors, novelty
 //! - `calls`: an ended call: numbers, and learning
+//! - `denied`: what the kernel denied
 //! - `enforce`: who is held to which kernel policy
 //! - `policy`: what rules say about it
 //! - `book`: findings, one for each cause
@@ -18,6 +19,7 @@ mod book;
 mod calls;
 mod commands;
 pub mod config;
+mod denied;
 mod effects;
 mod enforce;
 pub mod export;

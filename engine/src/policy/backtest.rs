@@ -37,7 +37,8 @@ pub(crate) struct Sample {
 impl Sample {
     /// `None`: it is no object of this host, or none that can be written out.
     pub(crate) fn of(dimension: Dimension, name: &str, roots: &[Roots]) -> Option<Self> {
-        let mut sample = Self { dimension, object: String::new(), address: None, port: 0, protocol: String::new() };
+        let mut sample =
+            Self { dimension, object: String::new(), address: None, port: 0, protocol: String::new() };
         match dimension {
             Dimension::Connect | Dimension::Listen => {
                 let (rest, protocol) = name.rsplit_once('/')?;
@@ -67,7 +68,9 @@ impl Sample {
             Dimension::Write => file(Access::Write),
             Dimension::Delete => file(Access::Delete),
             Dimension::Change => file(Access::Change),
-            Dimension::Exec => Act::Exec { file: object, argv: &[], script: None, memfd: false, deleted: false },
+            Dimension::Exec => {
+                Act::Exec { file: object, argv: &[], script: None, memfd: false, deleted: false }
+            }
             Dimension::Connect => Act::Connect {
                 address: address.unwrap_or(IpAddr::from([198, 51, 100, 7])),
                 name: address.is_none().then_some(object),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{AlertOnly, Family, NetRight, PathAccess, PathRight, Policy, Ports, Span, Tool, backtest::WouldDeny, scope};
+use super::{
+    AlertOnly, Family, NetRight, PathAccess, PathRight, Policy, Ports, Span, Tool, backtest::WouldDeny, scope,
+};
 use crate::judge::Mode;
 
 /// A policy as people see it.

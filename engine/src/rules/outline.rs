@@ -111,7 +111,11 @@ impl Selected {
                         }
                         if let (true, Some(why)) = (programs.paths.is_empty(), condition(programs)) {
                             let shape = Shape::Paths { paths: Vec::new(), more: Vec::new() };
-                            let text = if programs.args.is_empty() { "exec.memfd or exec.deleted" } else { "exec.args" };
+                            let text = if programs.args.is_empty() {
+                                "exec.memfd or exec.deleted"
+                            } else {
+                                "exec.args"
+                            };
                             f(Said { rule, text, role, shape, narrower: Some(why) });
                         }
                     }

@@ -38,7 +38,9 @@ impl<'a> Learned<'a> {
             // Devices that hold nothing: opening them is.
             None => !matches!(act, Act::File { access: Access::Delete | Access::Change, .. }),
             // Which call a runtime loads more of itself in is chance.
-            Some(item) if is_incidental(&item) => self.sets.keys().any(|(scope, _)| self.is_member(scope, &item)),
+            Some(item) if is_incidental(&item) => {
+                self.sets.keys().any(|(scope, _)| self.is_member(scope, &item))
+            }
             Some(item) => self.is_member(scope, &item),
         })
     }
@@ -78,7 +80,12 @@ impl<'a> Learned<'a> {
             .roots
             .iter()
             .flat_map(|r| {
-                let names = [baseline::roots::ROOT, baseline::roots::HOME, baseline::roots::CWD, baseline::roots::PACKAGE];
+                let names = [
+                    baseline::roots::ROOT,
+                    baseline::roots::HOME,
+                    baseline::roots::CWD,
+                    baseline::roots::PACKAGE,
+                ];
                 names.into_iter().flat_map(|name| r.named(name))
             })
             .collect();

@@ -64,18 +64,15 @@ impl Compiler<'_> {
 
     fn because(&self, family: Family) -> String {
         let told = self.given.because.get(&family);
-        told.map_or_else(|| format!("{TOLD}: the family `{family}` is observed only"), |why| format!("{TOLD}: {why}"))
+        told.map_or_else(
+            || format!("{TOLD}: the family `{family}` is observed only"),
+            |why| format!("{TOLD}: {why}"),
+        )
     }
 
     fn list_families(&mut self) {
-        let all = [
-            Family::Network,
-            Family::Listen,
-            Family::Exec,
-            Family::File,
-            Family::Unix,
-            Family::Dangerous,
-        ];
+        let all =
+            [Family::Network, Family::Listen, Family::Exec, Family::File, Family::Unix, Family::Dangerous];
         for family in all.into_iter().filter(|f| !self.enforced(*f)).collect::<Vec<_>>() {
             let why = self.because(family);
             self.list("families", family.to_string(), why);
@@ -151,7 +148,9 @@ impl Compiler<'_> {
             self.list(r.scope, format!("{}: {} more", noun(r.dimension), r.later), why);
         }
         if !r.tested && family != Family::File {
-            let why = format!("{DENIED}: all that was not seen; how often something new is normal is not known yet");
+            let why = format!(
+                "{DENIED}: all that was not seen; how often something new is normal is not known yet"
+            );
             self.list(r.scope, noun(r.dimension), why);
         }
         if r.dimension == Dimension::Exec {
@@ -161,8 +160,13 @@ impl Compiler<'_> {
             let what = format!("{} {name}", noun(r.dimension));
             match r.dimension {
                 Dimension::Connect | Dimension::Dns => {
-                    let host = if r.dimension == Dimension::Dns { Some(*name) } else { net::parts(name).map(|p| p.0) };
-                    let protocol = net::parts(name).filter(|_| r.dimension == Dimension::Connect).map(|p| p.2);
+                    let host = if r.dimension == Dimension::Dns {
+                        Some(*name)
+                    } else {
+                        net::parts(name).map(|p| p.0)
+                    };
+                    let protocol =
+                        net::parts(name).filter(|_| r.dimension == Dimension::Connect).map(|p| p.2);
                     if let Some(why) = member_name(host, protocol) {
                         self.list(r.scope, what, why);
                     }
@@ -179,7 +183,9 @@ impl Compiler<'_> {
 
     fn list_path(&mut self, r: &Ratified<'_>, name: &str, what: String) {
         let why = match self.meant(r, name) {
-            Meant::Wider(cells) => format!("{WIDER}: {}", spans(cells.iter().map(|(path, span)| (path, *span)))),
+            Meant::Wider(cells) => {
+                format!("{WIDER}: {}", spans(cells.iter().map(|(path, span)| (path, *span))))
+            }
             Meant::Narrower(cells) => format!(
                 "{DENIED}: elsewhere than in {}",
                 spans(cells.iter().map(|(path, span)| (path, *span)))
@@ -257,9 +263,13 @@ fn of_names(said: &Said<'_>, names: &[NameShape]) -> Option<String> {
     // Alternatives in braces that say nothing are gone.
     match said.role {
         Role::Deny if names.is_empty() || !wide.is_empty() => Some(format!("{TOLD}: no suffix says it")),
-        Role::Allow if names.is_empty() => Some(format!("{DENIED}: no suffix says it without saying far more")),
+        Role::Allow if names.is_empty() => {
+            Some(format!("{DENIED}: no suffix says it without saying far more"))
+        }
         Role::Allow if !wide.is_empty() => Some(format!("{WIDER}: {shown}")),
-        Role::Lift if names.is_empty() || !wide.is_empty() => Some(format!("{DENIED}: no suffix says what is excepted")),
+        Role::Lift if names.is_empty() || !wide.is_empty() => {
+            Some(format!("{DENIED}: no suffix says what is excepted"))
+        }
         _ => None,
     }
 }

@@ -85,9 +85,12 @@ struct Has {
 #[must_use]
 pub fn compile(baseline: &Baseline, given: Given<'_>) -> Policy {
     let (startup, ambient) = (ScopeKey::Startup, ScopeKey::Ambient);
-    let tools: Vec<ScopeKey> = baseline.tools_by_age().into_iter().map(|t| ScopeKey::Tool(t.to_owned())).collect();
-    let settling: BTreeMap<&str, u64> =
-        baseline.settling().filter_map(|(tool, s)| Some((tool, s.learned_ns()?.min(given.settle_ns)))).collect();
+    let tools: Vec<ScopeKey> =
+        baseline.tools_by_age().into_iter().map(|t| ScopeKey::Tool(t.to_owned())).collect();
+    let settling: BTreeMap<&str, u64> = baseline
+        .settling()
+        .filter_map(|(tool, s)| Some((tool, s.learned_ns()?.min(given.settle_ns))))
+        .collect();
     let mut c = Compiler {
         given,
         scopes: Vec::new(),
@@ -107,7 +110,11 @@ pub fn compile(baseline: &Baseline, given: Given<'_>) -> Policy {
     if tools.len() > scope::TOOLS as usize {
         let shared: Vec<&str> =
             policy.tools.iter().filter(|t| t.bit == scope::TOOLS - 1).map(|t| t.name.as_str()).collect();
-        c.list("tools", shared.join(", "), "wider in the kernel: tools beyond the first 59 share their rights");
+        c.list(
+            "tools",
+            shared.join(", "),
+            "wider in the kernel: tools beyond the first 59 share their rights",
+        );
     }
     policy.names = c.names();
     let asking = policy.names.iter().filter(|r| r.ports.is_none()).fold(0, |all, r| all | r.mask);

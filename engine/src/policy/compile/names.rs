@@ -74,8 +74,14 @@ impl Compiler<'_> {
                     };
                     for shape in names {
                         if let (Role::Allow, false) = (said.role, shape.exact) {
-                            let holders = self.scopes.iter().filter(|s| std::sync::Arc::ptr_eq(&s.selected, &selected));
-                            wide.extend(holders.map(|s| Wide { shape: shape.clone(), bit: s.bit, by_rule: true, to }));
+                            let holders =
+                                self.scopes.iter().filter(|s| std::sync::Arc::ptr_eq(&s.selected, &selected));
+                            wide.extend(holders.map(|s| Wide {
+                                shape: shape.clone(),
+                                bit: s.bit,
+                                by_rule: true,
+                                to,
+                            }));
                         }
                         match to {
                             Some((ports, protocol)) => borders.push(Border { of: shape, ports, protocol }),
@@ -106,7 +112,8 @@ impl Compiler<'_> {
         let bit = |key| self.scopes.iter().find(|s| s.key == key).map(|s| s.bit);
         for r in self.learned.of(Dimension::Connect) {
             for (host, port, protocol) in r.names.iter().filter_map(|name| parts(name)) {
-                let (Some(protocol), false) = (protocol_number(protocol), host.parse::<IpAddr>().is_ok()) else {
+                let (Some(protocol), false) = (protocol_number(protocol), host.parse::<IpAddr>().is_ok())
+                else {
                     continue;
                 };
                 let Some(shape) = general(host) else { continue };

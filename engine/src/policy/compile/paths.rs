@@ -103,12 +103,16 @@ impl Compiler<'_> {
         }
         if name.starts_with('@') {
             return match name.contains(['{', '…']) {
-                true => Meant::Nothing("denied in the kernel: abstract sockets are permitted by their whole name"),
+                true => {
+                    Meant::Nothing("denied in the kernel: abstract sockets are permitted by their whole name")
+                }
                 false => Meant::Cells(vec![(name.to_owned(), Span::Exact)]),
             };
         }
         let Some(places) = self.learned.places(name) else {
-            return Meant::Nothing("denied in the kernel until a server of it runs: where that is, is not known");
+            return Meant::Nothing(
+                "denied in the kernel until a server of it runs: where that is, is not known",
+            );
         };
         let hidden = name.rsplit_once("/**/").map(|(_, hidden)| hidden);
         if let (true, Some(hidden)) = (file && r.level == 2, hidden) {
@@ -116,7 +120,8 @@ impl Compiler<'_> {
         }
         let mut cells = Vec::new();
         for place in places {
-            let (path, spans): (&str, &[Span]) = if let Some(dir) = place.strip_suffix("/**").filter(|_| file) {
+            let (path, spans): (&str, &[Span]) = if let Some(dir) = place.strip_suffix("/**").filter(|_| file)
+            {
                 (dir, &[Span::Subtree, Span::Children, Span::Exact])
             } else if let Some(dir) = place.strip_suffix('/').filter(|_| file && r.level == 1) {
                 (dir, &[Span::Children])
@@ -136,7 +141,9 @@ impl Compiler<'_> {
     fn located(&self, r: &Ratified<'_>, area: &str, hidden: &str) -> Vec<Cell> {
         let root = area.split_once('/').map_or(area, |(root, _)| root);
         let mut out = BTreeSet::new();
-        for fine in r.fine.iter().filter(|fine| fine.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))) {
+        for fine in
+            r.fine.iter().filter(|fine| fine.strip_prefix(root).is_some_and(|rest| rest.starts_with('/')))
+        {
             let names: Vec<&str> = fine.split('/').collect();
             let Some(at) = names.iter().position(|name| name.starts_with('.')) else { continue };
             let upto = names.get(..=at).unwrap_or_default().join("/");
@@ -180,7 +187,8 @@ impl Compiler<'_> {
                             denied.push((place(&said), said.text.to_owned()));
                             continue;
                         }
-                        let holders = self.scopes.iter().filter(|s| std::sync::Arc::ptr_eq(&s.selected, &selected));
+                        let holders =
+                            self.scopes.iter().filter(|s| std::sync::Arc::ptr_eq(&s.selected, &selected));
                         let of = |bit| Wide { path: path.clone(), span: *span, bit, by_rule: true };
                         wide.extend(holders.map(|s| of(s.bit)));
                     }
@@ -227,7 +235,8 @@ impl Compiler<'_> {
         // Who binds a socket makes its file.
         for r in self.learned.of(Dimension::Unix) {
             let Some(bit) = self.scopes.iter().find(|s| s.key == r.scope).map(|s| s.bit) else { continue };
-            for name in r.names.iter().filter(|name| name.starts_with("bind /") || name.starts_with("bind $")) {
+            for name in r.names.iter().filter(|name| name.starts_with("bind /") || name.starts_with("bind $"))
+            {
                 if let Meant::Cells(all) | Meant::Wider(all) = self.meant(r, name) {
                     for (path, span) in all {
                         wide.push(Wide { path: path.clone(), span, bit, by_rule: false });

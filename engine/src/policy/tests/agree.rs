@@ -51,7 +51,8 @@ const PATHS: [&str; 18] = [
     "/dev/null",
     "/opt/git/lib/index.js",
 ];
-const NAMES: [&str; 5] = ["api.example.com", "cdn7.example.com", "evil.example", "example.com", "a.b.example.com"];
+const NAMES: [&str; 5] =
+    ["api.example.com", "cdn7.example.com", "evil.example", "example.com", "a.b.example.com"];
 
 /// Rules of a person; `ID` is made unique.
 const SNIPPETS: [&str; 22] = [
@@ -131,7 +132,9 @@ fn expected(world: &World, scope: &ScopeKey, act: &Act<'_>) -> (Verdict, bool, O
             };
             let has = |scope: &ScopeKey| {
                 world.baseline.ratified_members().any(|r| {
-                    r.scope == scope && r.dimension == item.dimension && r.names.contains(&&*item.levels[level])
+                    r.scope == scope
+                        && r.dimension == item.dimension
+                        && r.names.contains(&&*item.levels[level])
                 })
             };
             if is_incidental(&item) { scopes().iter().any(has) } else { has(scope) }
@@ -201,7 +204,8 @@ fn text(picked: &[usize], id: &str) -> String {
     if picked.is_empty() {
         return String::new();
     }
-    let rule = |(n, which): (usize, &usize)| format!("  - id: {id}{n}\n    {}\n", SNIPPETS[which % SNIPPETS.len()]);
+    let rule =
+        |(n, which): (usize, &usize)| format!("  - id: {id}{n}\n    {}\n", SNIPPETS[which % SNIPPETS.len()]);
     format!("rules:\n{}", picked.iter().enumerate().map(rule).collect::<String>())
 }
 

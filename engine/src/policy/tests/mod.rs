@@ -83,7 +83,8 @@ impl World {
     pub(super) fn rules(&mut self, person: &str, pack: &str) -> &mut Self {
         let source = |name: &str, text: &str, origin| Source { name: name.into(), text: text.into(), origin };
         let mut sources = Vec::new();
-        for (name, text, origin) in [("own.yaml", person, Origin::Person), ("pack.yaml", pack, Origin::Pack)] {
+        for (name, text, origin) in [("own.yaml", person, Origin::Person), ("pack.yaml", pack, Origin::Pack)]
+        {
             if !text.is_empty() {
                 sources.push(source(name, text, origin));
             }
