@@ -32,13 +32,21 @@ pub(super) struct Enforcement {
     because: BTreeMap<Family, String>,
     loaded: BTreeMap<String, Policy>,
     bound: BTreeMap<u64, (String, bool)>,
-    /// Directories of the servers of an identity that ran last.
-    places: BTreeMap<Key, (Vec<Roots>, Who)>,
+    places: BTreeMap<Key, Place>,
     /// Something changed that it depends on.
     stale: bool,
     day: Day,
     generation: u64,
     pub(super) settle_ns: u64,
+}
+
+/// Where servers of an identity are, and what they are called.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    roots: Vec<Roots>,
+    who: Who,
+    /// They are held, or were.
+    held: bool,
 }
 
 impl Default for Enforcement {
@@ -60,6 +68,14 @@ impl Default for Enforcement {
 impl Enforcement {
     pub(super) fn touch(&mut self) {
         self.stale = true;
+    }
+
+    /// A server has ended: the next one of its identity is likely where it was.
+    pub(super) fn was_at(&mut self, key: &Key, roots: Roots, who: Who) {
+        let known = self.places.get(key);
+        if known.is_none_or(|place| !place.held) {
+            self.places.insert(key.clone(), Place { roots: vec![roots], who, held: false });
+        }
     }
 
     /// Whose policy holds a tree.
@@ -166,10 +182,11 @@ impl Judge {
     }
 
     fn remember_places(&mut self, trees: &BTreeMap<u64, Key>) {
-        let mut places: BTreeMap<Key, (Vec<Roots>, Who)> = BTreeMap::new();
+        let mut places: BTreeMap<Key, Place> = BTreeMap::new();
         for (tree, key) in trees {
             let Some(i) = self.instances.get(&format!("{tree:x}")) else { continue };
-            let (roots, who) = places.entry(key.clone()).or_insert_with(|| (Vec::new(), i.who.clone()));
+            let first = || Place { roots: Vec::new(), who: i.who.clone(), held: true };
+            let Place { roots, who, .. } = places.entry(key.clone()).or_insert_with(first);
             if !roots.contains(&i.roots) {
                 roots.push(i.roots.clone());
             }
@@ -183,25 +200,27 @@ impl Judge {
     }
 
     /// Where servers of an identity are, and what they are called.
-    fn place(&self, key: &Key) -> (Vec<Roots>, Who) {
-        if let Some(place) = self.enforcement.places.get(key) {
-            return place.clone();
+    fn place(&self, key: &Key) -> Place {
+        let known = self.enforcement.places.get(key);
+        let running = self.instances.values().filter(|i| i.key.as_ref() == Some(key));
+        match (known, running.min_by_key(|i| &i.server.id)) {
+            (Some(place), None) => place.clone(),
+            (Some(place), Some(_)) if place.held => place.clone(),
+            (_, Some(i)) => Place { roots: vec![i.roots.clone()], who: i.who.clone(), held: false },
+            (None, None) => {
+                let package = self.baselines.get(key).and_then(|b| b.package.clone());
+                let user = Some(key.uid.to_string());
+                let who = Who { server: key.name.clone(), package, user, ..Who::default() };
+                Place { roots: Vec::new(), who, held: false }
+            }
         }
-        if let Some(i) =
-            self.instances.values().filter(|i| i.key.as_ref() == Some(key)).min_by_key(|i| &i.server.id)
-        {
-            return (vec![i.roots.clone()], i.who.clone());
-        }
-        let package = self.baselines.get(key).and_then(|b| b.package.clone());
-        let user = Some(key.uid.to_string());
-        (Vec::new(), Who { server: key.name.clone(), package, user, ..Who::default() })
     }
 
     /// The policy of an identity, with the baseline as `change` leaves it.
     fn compiled(&self, key: &Key, today: Day, change: impl Fn(&mut Baseline)) -> Option<Policy> {
         let mut baseline = self.baselines.get(key)?.clone();
         change(&mut baseline);
-        let (roots, who) = self.place(key);
+        let Place { roots, who, .. } = self.place(key);
         let e = &self.enforcement;
         Some(compile(
             &baseline,
@@ -225,7 +244,7 @@ impl Judge {
         else {
             return Vec::new();
         };
-        let (roots, _) = self.place(key);
+        let Place { roots, .. } = self.place(key);
         let mut denied = backtest::would_deny(&policy, baseline, &roots);
         // What was not learned yet, of those that run.
         for i in self.instances.values().filter(|i| i.key.as_ref() == Some(key)) {
@@ -255,7 +274,10 @@ impl Judge {
         if let Some(tool) = &rule.tool {
             let whole =
                 self.modes.iter().any(|m| m.tool.is_none() && m.mode == Mode::Enforce && about(&m.server));
+            let own = self.modes.iter().any(|m| m.tool == rule.tool && m.server == rule.server);
             return match (rule.mode, whole) {
+                // The way back from a mode of its own.
+                (Mode::Enforce, false) if own => Ok("; it is held once its server is in enforce".into()),
                 (Mode::Enforce, false) => Err(format!(
                     "a server is in enforce as a whole: the kernel holds `{tool}` and its neighbours to one policy; \
                      `toolwarden mode {} enforce`",
@@ -279,8 +301,8 @@ impl Judge {
             .collect();
         if !others.is_empty() {
             return Err(format!(
-                "the kernel cannot leave out single tools, and {} have modes of their own: set them to enforce once \
-                 the server is in watch, or reset them",
+                "the kernel cannot leave out single tools, and {} have modes of their own: set them to \
+                 enforce first",
                 others.join(", ")
             ));
         }
