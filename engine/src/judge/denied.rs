@@ -155,3 +155,7 @@ fn permit(kind: Kind, scopes: &[ScopeKey], i: &super::Instance, act: Option<&Act
     let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
     act.map(|act| rules::permit(kind, &at, act)).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "denied_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@
 //! - `instance`: a running server, and what its calls did so far
 //! - `effects`: an effect: rules, detectors, novelty
 //! - `calls`: an ended call: numbers, and learning
+//! - `asked`: whether a baseline may be ratified, and a mode set
 //! - `denied`: what the kernel denied
 //! - `enforce`: who is held to which kernel policy
 //! - `policy`: what rules say about it
@@ -15,6 +16,7 @@
 //! - [`export`](mod@export): a baseline as a rule file
 //! - `words`: sentences
 
+mod asked;
 mod book;
 mod calls;
 mod commands;

@@ -20,6 +20,9 @@ use crate::{
 /// Bits of a range's network address that count.
 pub(crate) type Net = (IpAddr, u8);
 
+/// First and last port, and the protocol.
+pub(crate) type Door = ((u16, u16), Option<Box<str>>);
+
 /// Which list of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Of {
@@ -62,7 +65,7 @@ pub(crate) enum Shape {
     /// Ranges at whose borders the answer may change.
     Nets { nets: Vec<Net>, ports: (u16, u16), protocol: Option<Box<str>> },
     /// Names; `None` for ports: they are asked for.
-    Names { names: Vec<NameShape>, to: Option<((u16, u16), Option<Box<str>>)> },
+    Names { names: Vec<NameShape>, to: Option<Door> },
     /// Paths. The first are the pattern's own, `more` are those of its objects that are known beforehand.
     Paths { paths: Vec<PathShape>, more: Vec<PathShape> },
 }
