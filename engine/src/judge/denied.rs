@@ -102,7 +102,8 @@ impl Judge {
         let selected: Vec<_> = scopes.iter().map(|s| i.policy.of(&self.rules, &i.who, s)).collect();
         let decision = act.as_ref().map(|act| policy::decide(&selected, act, today)).unwrap_or_default();
         let dimension = denial.dimension();
-        let kind = words::kind(dimension, denial.object, &scopes);
+        let name = if denial.family == Family::Dangerous { denial.op } else { denial.object };
+        let kind = words::kind(dimension, name, &scopes);
         let start = format!("{}, server `{}` {}", words::when(&line.scope), line.server.name, denial.tried());
         if let (Verdict::Deny, Some(rule)) = (decision.verdict, decision.rule) {
             return Some(Found {

@@ -210,7 +210,7 @@ fn text(picked: &[usize], id: &str) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn the_kernel_says_what_rules_and_baseline_say_or_it_is_listed(
