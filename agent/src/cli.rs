@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Findings(args::Findings),
     /// What is normal: list, show, compare, ratify, export, import, reset
     Baseline(args::Baseline),
+    /// What the kernel permits a server, and what is only told
+    Policy(args::Policy),
     /// Show or set what is done with deviations (setting needs root)
     Mode(args::ModeOf),
     /// Read configuration and rules anew; broken ones change nothing (needs root)
@@ -133,6 +135,15 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What becomes of enforcement that cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnDegraded {
+    /// It is an error
+    Refuse,
+    /// What can be had is taken, the rest is observed
+    Observe,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// How to print
@@ -160,6 +171,10 @@ pub(crate) struct Run {
     /// False findings that baselines may make, a day
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = budget)]
     pub(crate) budget: f64,
+    /// What becomes of mode `enforce` where the kernel cannot deny what must be denied: `refuse` is an error,
+    /// `observe` takes what can be had
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub(crate) on_degraded: OnDegraded,
     /// Where the control socket is made, for `toolwarden status` and the other verbs
     #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
     pub(crate) control: PathBuf,

@@ -8,6 +8,7 @@
 //! - [`state`]: `status`, `servers`, `tools`, `mode`, `reload`, `audit`, `purge`
 //! - [`findings`], [`explain`], [`taxonomy`]: what was found
 //! - [`baseline`], [`diff`]: what is normal
+//! - [`policy`]: what of it the kernel enforces
 //! - [`rules`]: checks, tests and explains rules; needs no agent
 
 pub(crate) mod args;
@@ -17,6 +18,7 @@ mod diff;
 mod exit;
 mod explain;
 mod findings;
+mod policy;
 pub(crate) mod rules;
 mod show;
 mod state;
@@ -53,6 +55,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Audit(options) => state::audit(&options, &mut out),
         Command::Findings(options) => findings::run(&options, &mut out),
         Command::Baseline(options) => baseline::run(&options, &mut out),
+        Command::Policy(options) => policy::run(&options, &mut out),
         // `main` runs these.
         Command::Run(_) | Command::Replay(_) | Command::Rules(_) => Ok(Exit::Ok),
     };

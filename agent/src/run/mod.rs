@@ -237,6 +237,9 @@ impl Agent {
         let (mut inventory, mut save) = (every(INVENTORY), every(SAVE));
         self.begin(ring.get_mut(), &facts, options)?;
         drop(facts);
+        if let Some(why) = self.engine.judge().unenforceable() {
+            return Err(crate::commands::Stop::new(crate::commands::Exit::Invalid, why).into());
+        }
         self.find_clients();
         loop {
             tokio::select! {

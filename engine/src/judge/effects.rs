@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Judge, Mode,
     book::{Cause, Draft},
+    denied::Denial,
     instance::{Instance, scopes},
     policy, words,
 };
@@ -19,15 +20,15 @@ use crate::{
 
 /// A finding in an effect, before it has its place in the book.
 pub(super) struct Found {
-    kind: Kind,
-    severity: Severity,
-    origin: Origin,
-    object: String,
-    sentence: String,
-    permit: String,
-    baseline: Option<String>,
+    pub(super) kind: Kind,
+    pub(super) severity: Severity,
+    pub(super) origin: Origin,
+    pub(super) object: String,
+    pub(super) sentence: String,
+    pub(super) permit: String,
+    pub(super) baseline: Option<String>,
     /// It is about the whole server, whichever tool it was.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Judge {
@@ -49,6 +50,15 @@ impl Judge {
         if self.config.rules {
             found.extend(preloaded(line));
         }
+        if let Effect::Denied { family, op, object, dry_run } = &*line.effect {
+            found.extend(self.denied(line, &Denial { family: *family, op, object, dry_run: *dry_run }));
+            if let Some(i) = self.instances.get_mut(&line.server.id) {
+                i.taint(&line.scope);
+            }
+        }
+        let Some(i) = self.instances.get_mut(&line.server.id) else {
+            return;
+        };
         let Some(look) = i.look(line).filter(|look| !look.items.is_empty()) else {
             self.enter(line, found);
             return;
@@ -442,7 +452,7 @@ fn lower(severity: Severity) -> Severity {
 
 /// What libraries and runtimes do on behalf of others: they read what they consist of, and ask for a name by way of
 /// several files and the host's own resolver. The name itself is judged.
-fn is_incidental(item: &Item) -> bool {
+pub(crate) fn is_incidental(item: &Item) -> bool {
     const OWN: [&str; 7] =
         ["/usr/", "/lib", "/proc/self/", "/sys/devices/", "/dev/null", "/etc/ld.so", "${package}"];
     const NAMES: [&str; 5] =

@@ -188,7 +188,7 @@ fn another_version_is_compared_with_the_known_one() {
 fn in_mode_learn_a_baseline_tells_nothing() {
     let mut host = Host::new(0.2);
     host.train(40);
-    let rule = ModeRule { server: "files".into(), tool: None, mode: Mode::Learn };
+    let rule = ModeRule { server: "files".into(), tool: None, mode: Mode::Learn, strict: false };
     host.world.fact(&Fact::Command(Command::Mode { rule }));
     host.session("1", |w, _| read(w, "home/dev/.ssh/id_rsa"));
     assert_eq!(host.findings().len(), 0);
