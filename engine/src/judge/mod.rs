@@ -8,6 +8,7 @@
 //! - `effects`: an effect: rules, detectors, novelty
 //! - `calls`: an ended call: numbers, and learning
 //! - `policy`: what rules say about it
+//! - `coverage`: a hook that stops working
 //! - `book`: findings, one for each cause
 //! - `commands`: what people decide
 //! - [`export`](mod@export): a baseline as a rule file
@@ -17,6 +18,7 @@ mod book;
 mod calls;
 mod commands;
 pub mod config;
+mod coverage;
 mod effects;
 pub mod export;
 mod instance;
@@ -36,7 +38,7 @@ use crate::{
     detect::{Escalation, Hit, Thresholds},
     finding::{Evidence, Finding, Kind, Origin},
     input::Identity,
-    output::{Basis, Certainty, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time},
+    output::{Basis, Certainty, CoverageState, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time},
     rules::{RuleSet, Who},
 };
 use book::{Book, Draft};
@@ -80,6 +82,8 @@ pub struct Judge {
     resolvers: Option<Vec<IpAddr>>,
     escalation: Escalation,
     hits: Vec<Hit>,
+    /// What each hook did when it was last told of.
+    hooks: BTreeMap<String, CoverageState>,
 }
 
 impl Judge {
@@ -101,7 +105,8 @@ impl Judge {
                     self.instances.values_mut().for_each(Instance::taint_all);
                 }
             }
-            Line::Coverage(_) | Line::Finding(_) => {}
+            Line::Coverage(l) => self.on_coverage(l),
+            Line::Finding(_) => {}
         }
         if self.book.waits() {
             self.book.tell(matches!(line, Line::Call(_)), |f| out.push(f));
