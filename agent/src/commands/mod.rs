@@ -18,7 +18,7 @@ mod exit;
 mod explain;
 mod findings;
 pub(crate) mod rules;
-mod show;
+pub(crate) mod show;
 mod state;
 mod taxonomy;
 #[cfg(test)]
@@ -54,7 +54,11 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Findings(options) => findings::run(&options, &mut out),
         Command::Baseline(options) => baseline::run(&options, &mut out),
         // `main` runs these.
-        Command::Run(_) | Command::Replay(_) | Command::Rules(_) => Ok(Exit::Ok),
+        Command::Run(_)
+        | Command::Replay(_)
+        | Command::Rules(_)
+        | Command::Doctor(_)
+        | Command::Canary { .. } => Ok(Exit::Ok),
     };
     match result.and_then(|exit| out.flush().map(|()| exit).map_err(Stop::from)) {
         Ok(exit) => exit.into(),

@@ -38,7 +38,9 @@ use crate::{
     detect::{Escalation, Hit, Thresholds},
     finding::{Evidence, Finding, Kind, Origin},
     input::Identity,
-    output::{Basis, Certainty, CoverageState, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time},
+    output::{
+        Basis, Certainty, CoverageState, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time,
+    },
     rules::{RuleSet, Who},
 };
 use book::{Book, Draft};
