@@ -51,6 +51,8 @@ pub(super) struct Watch {
     silent: BTreeSet<String>,
     /// The latest canary found something silent: another one has to say so, too.
     suspected: bool,
+    /// A hook was attached again: that it works, too, is for the canary to say.
+    doubted: bool,
     every: Option<Duration>,
     checked_at: Instant,
     proved_at: Instant,
@@ -66,6 +68,7 @@ impl Watch {
             links: BTreeMap::new(),
             silent: BTreeSet::new(),
             suspected: false,
+            doubted: false,
             every: (canary_minutes > 0).then(|| Duration::from_secs(canary_minutes * 60)),
             checked_at: Instant::now(),
             proved_at: Instant::now(),
@@ -186,8 +189,10 @@ impl Agent {
                 self.weigh(&proof)?;
             }
         } else if self.watch.suspected
+            || self.watch.doubted
             || self.watch.every.is_some_and(|every| self.watch.proved_at.elapsed() > every)
         {
+            self.watch.doubted = false;
             self.attach()?;
             match Canary::start(&mut self.kernel, false, now_ns()) {
                 Ok(canary) => self.watch.canary = Some(canary),
@@ -281,10 +286,7 @@ impl Agent {
                     hook.sees
                 ));
                 self.cover(again)?;
-                // That it works, too, is for the canary to say.
-                self.watch.proved_at = Instant::now()
-                    .checked_sub(Duration::from_secs(86_400 * 2))
-                    .unwrap_or(self.watch.proved_at);
+                self.watch.doubted = true;
             }
             Err(e) => tracing::warn!(hook = hook.name, "it cannot be attached again: {e:#}"),
         }
