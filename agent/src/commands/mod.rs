@@ -20,7 +20,7 @@ mod explain;
 mod findings;
 mod policy;
 pub(crate) mod rules;
-mod show;
+pub(crate) mod show;
 mod state;
 mod taxonomy;
 #[cfg(test)]
@@ -57,7 +57,11 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Baseline(options) => baseline::run(&options, &mut out),
         Command::Policy(options) => policy::run(&options, &mut out),
         // `main` runs these.
-        Command::Run(_) | Command::Replay(_) | Command::Rules(_) => Ok(Exit::Ok),
+        Command::Run(_)
+        | Command::Replay(_)
+        | Command::Rules(_)
+        | Command::Doctor(_)
+        | Command::Canary { .. } => Ok(Exit::Ok),
     };
     match result.and_then(|exit| out.flush().map(|()| exit).map_err(Stop::from)) {
         Ok(exit) => exit.into(),

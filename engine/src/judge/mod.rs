@@ -11,6 +11,7 @@
 //! - `denied`: what the kernel denied
 //! - `enforce`: who is held to which kernel policy
 //! - `policy`: what rules say about it
+//! - `coverage`: a hook that stops working
 //! - `book`: findings, one for each cause
 //! - `commands`: what people decide
 //! - [`export`](mod@export): a baseline as a rule file
@@ -21,6 +22,7 @@ mod book;
 mod calls;
 mod commands;
 pub mod config;
+mod coverage;
 mod denied;
 mod effects;
 mod enforce;
@@ -42,7 +44,9 @@ use crate::{
     detect::{Escalation, Hit, Thresholds},
     finding::{Evidence, Finding, Kind, Origin},
     input::Identity,
-    output::{Basis, Certainty, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time},
+    output::{
+        Basis, Certainty, CoverageState, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time,
+    },
     rules::{RuleSet, Who},
 };
 use book::{Book, Draft};
@@ -89,6 +93,8 @@ pub struct Judge {
     escalation: Escalation,
     hits: Vec<Hit>,
     enforcement: Enforcement,
+    /// What each hook did when it was last told of.
+    hooks: BTreeMap<String, CoverageState>,
 }
 
 impl Judge {
@@ -110,7 +116,8 @@ impl Judge {
                     self.instances.values_mut().for_each(Instance::taint_all);
                 }
             }
-            Line::Coverage(_) | Line::Finding(_) => {}
+            Line::Coverage(l) => self.on_coverage(l),
+            Line::Finding(_) => {}
         }
         if self.book.waits() {
             self.book.tell(matches!(line, Line::Call(_)), |f| out.push(f));

@@ -185,6 +185,7 @@ fn a_broken_rule_file_at_start_is_told_with_its_place() -> Result<()> {
     let mut command = Command::new(place.program());
     let at = |path: &Path, name: &str| path.join(name);
     command.arg("run").arg("--no-control").arg("--state-dir").arg(at(place.path(), "state"));
+    command.arg("--guard").arg(at(place.path(), "agent.lock"));
     command.arg("--rules").arg(at(place.path(), "rules")).stdin(Stdio::null());
     let done = said(command)?;
     ensure!(done.code == 5 && done.err.contains("broken.yaml:3:"), "{}: {}", done.code, done.err);
