@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::Limits;
+use crate::{baseline::Limits, respond::Settings};
 
 /// Detection by baselines and rules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub baselines: bool,
     /// See `baselines`: rules and detectors.
     pub rules: bool,
+    /// What is done about findings.
+    pub responses: Settings,
 }
 
 impl Default for Config {
@@ -35,6 +37,7 @@ impl Default for Config {
             max_tools: 512,
             baselines: true,
             rules: true,
+            responses: Settings::default(),
         }
     }
 }
