@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::{self, args},
+    commands::{self, args, respond},
     control,
 };
 
@@ -48,6 +48,22 @@ pub(crate) enum Command {
     Baseline(args::Baseline),
     /// Show or set what is done with deviations (setting needs root)
     Mode(args::ModeOf),
+    /// Stop or slow down a server, or let it go on (needs root)
+    #[command(
+        after_help = "Examples:\n  toolwarden respond freeze git --for 10m\n  toolwarden respond kill git --dry-run\n  \
+                            toolwarden respond release git"
+    )]
+    Respond(respond::Respond),
+    /// What was done about servers: list, show
+    Responses(respond::Responses),
+    /// Carry out no response any more, and end those in force (needs root)
+    #[command(after_help = "Without an agent that answers: touch /run/toolwarden/disarm")]
+    Disarm(respond::Arms),
+    /// Carry out responses again (needs root)
+    Arm(respond::Arms),
+    /// Ends what is over when the agent cannot; the agent starts it
+    #[command(hide = true)]
+    Watchdog(Watchdog),
     /// Read configuration and rules anew; broken ones change nothing (needs root)
     Reload(args::Reload),
     /// Who changed what, and who was not allowed to, latest first
@@ -160,12 +176,26 @@ pub(crate) struct Run {
     /// False findings that baselines may make, a day
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = budget)]
     pub(crate) budget: f64,
+    /// What is done about findings of a severity whose rule says nothing, in mode `enforce`: a ladder, climbed
+    /// when it goes on, such as `critical=throttle,freeze`; may be repeated
+    #[arg(long, value_name = "SEVERITY=ACTIONS", value_parser = respond::default_of)]
+    pub(crate) respond: Vec<respond::Default>,
+    /// Only tell what responses would do
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Where the control socket is made, for `toolwarden status` and the other verbs
     #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
     pub(crate) control: PathBuf,
     /// Make no control socket: nobody can ask this agent anything
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watchdog {
+    /// That of the agent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: PathBuf,
 }
 
 fn budget(text: &str) -> Result<f64, String> {

@@ -6,6 +6,7 @@
 //! - [`ingest`]: masks payloads and secrets before anything else sees a record
 //! - [`kernel`]: BPF programs and maps
 //! - [`commands`]: what the command line does beside that
+//! - [`contain`]: servers throttled, frozen, ended and released
 //! - [`control`]: the control socket
 //! - [`desk`]: what the loop answers there
 //! - [`clients`], [`identity`]: who a server is
@@ -18,6 +19,7 @@
 mod cli;
 mod clients;
 mod commands;
+mod contain;
 mod control;
 mod desk;
 mod identity;
@@ -48,6 +50,10 @@ fn main() -> ExitCode {
         cli::Command::Run(options) => run::run(&options).map(|()| Exit::Ok),
         cli::Command::Replay(options) => replay::replay(&options).map(|()| Exit::Ok),
         cli::Command::Rules(command) => commands::rules::rules(&command),
+        cli::Command::Watchdog(options) => {
+            contain::watchdog::run(&options.state_dir);
+            Ok(Exit::Ok)
+        }
         asked => return commands::run(asked),
     };
     match result {

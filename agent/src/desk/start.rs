@@ -8,6 +8,7 @@ use engine::{
     detect::Thresholds,
     input::Fact,
     judge::{Command, Config, Mode, ModeRule, Stored},
+    respond::Settings,
 };
 use tokio::sync::{Mutex, mpsc};
 
@@ -53,7 +54,9 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         anstream::eprintln!("toolwarden: {damaged} stored baselines cannot be read; they are learned anew");
         facts.push(Fact::Lost { cause: "store:baseline".into(), total: damaged });
     }
-    let config = Config { budget_per_day: options.budget, ..Config::default() };
+    let by_severity = options.respond.iter().map(|d| (d.severity, d.ladder.clone())).collect();
+    let responses = Settings { by_severity, dry_run: options.dry_run, ..Settings::default() };
+    let config = Config { budget_per_day: options.budget, responses, ..Config::default() };
     facts.push(Fact::Command(Command::Configure { config }));
     let thresholds = Box::new(Thresholds::default());
     facts.push(Fact::Command(Command::Detectors { thresholds, resolvers: resolvers::configured() }));

@@ -5,8 +5,10 @@
 //! - this module: start, the loop, stop
 //! - [`ring`]: records from the ring, hooks, counters
 //! - [`requests`]: inputs to the engine, and what it asks of the system
+//! - [`respond`]: what is done about servers
 
 mod requests;
+mod respond;
 mod ring;
 
 use std::{
@@ -33,7 +35,9 @@ use tokio::{
 };
 
 use crate::{
-    cli, clients, control,
+    cli, clients,
+    contain::{Contain, layout::Layout},
+    control,
     desk::{self, Desk, Order},
     ingest::Ingest,
     kernel::{Counts, Kernel},
@@ -87,6 +91,7 @@ struct Heard {
 struct Agent {
     kernel: Kernel,
     counts: Counts,
+    contain: Contain,
     engine: Engine,
     desk: Desk,
     /// What the engine last said of a decision.
@@ -180,6 +185,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
         let agent = Agent {
             kernel,
             counts,
+            contain: Contain::new(&options.state_dir, Layout::of_host()),
             engine: Engine::new(),
             desk,
             answered: None,
@@ -353,6 +359,7 @@ impl Agent {
         }
         self.on_counters()?;
         self.fact(&Fact::Stop)?;
+        self.contain.close(&mut self.kernel);
         self.printer.finish()?;
         if let Some(file) = &mut self.recording {
             file.flush().context("cannot write the recording")?;
