@@ -255,7 +255,10 @@ mod tests {
     #[test]
     fn defaults_by_severity() {
         let all = default_of("critical=throttle,freeze").expect("good");
-        assert_eq!((all.severity, all.ladder), (Severity::Critical, vec![Response::Throttle, Response::Freeze]));
+        assert_eq!(
+            (all.severity, all.ladder),
+            (Severity::Critical, vec![Response::Throttle, Response::Freeze])
+        );
         for text in ["critical", "grave=freeze", "high=", "high=explode", "high=deny", "=kill"] {
             assert!(default_of(text).is_err(), "{text}");
         }

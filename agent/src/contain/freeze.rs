@@ -13,8 +13,9 @@ use engine::respond::{Order, Outcome, ProcessKey, Verdict};
 use rustix::process::Signal;
 
 use super::{
-    Contain, Ground, LOCK, failed, in_force, nanos,
+    Contain, Ground, LOCK, failed,
     group::Group,
+    in_force, nanos,
     process::{self, Held, Never},
     record::Force,
     until_ns,
@@ -26,25 +27,40 @@ const STOP_ROUNDS: usize = 8;
 
 impl Contain {
     pub(super) fn freezer_name(&self) -> String {
-        self.layout.freezer().map_or_else(|| "no freezer on this host".into(), |h| format!("freezer of {}", h.name))
+        self.layout
+            .freezer()
+            .map_or_else(|| "no freezer on this host".into(), |h| format!("freezer of {}", h.name))
     }
 
-    pub(super) fn freeze(&mut self, order: &Order, ground: &impl Ground, never: &Never, began: Instant) -> Outcome {
+    pub(super) fn freeze(
+        &mut self,
+        order: &Order,
+        ground: &impl Ground,
+        never: &Never,
+        began: Instant,
+    ) -> Outcome {
         let Some(h) = self.layout.freezer() else {
-            return failed("this host has neither cgroup v2 nor the v1 freezer: mount -t cgroup2 none /sys/fs/cgroup");
+            return failed(
+                "this host has neither cgroup v2 nor the v1 freezer: mount -t cgroup2 none /sys/fs/cgroup",
+            );
         };
         let mut stopped: BTreeMap<ProcessKey, Held> = BTreeMap::new();
         stop(order, ground, never, &mut stopped);
         let took_ns = nanos(began);
         let keys: Vec<ProcessKey> = ground.members(order.tree);
         if keys.is_empty() {
-            return Outcome { verdict: Verdict::Nothing, result: "none of its processes runs".into(), ..Outcome::default() };
+            return Outcome {
+                verdict: Verdict::Nothing,
+                result: "none of its processes runs".into(),
+                ..Outcome::default()
+            };
         }
         let _lock = self.records.lock(LOCK);
         let mut record = self.record(order.tree, &order.server, &keys);
         let before = in_force(&record);
         let own = Group::new(h, h.own(&record.name));
-        let mut force = Force { until_ns: until_ns(order.for_ns), own: vec![h.name.clone()], ..Force::default() };
+        let mut force =
+            Force { until_ns: until_ns(order.for_ns), own: vec![h.name.clone()], ..Force::default() };
         // In the record before it is so: whoever finds it can undo it.
         record.freeze = Some(force.clone());
         let prepared = self
@@ -82,7 +98,8 @@ impl Contain {
         let slow = groups.chain([own]).filter(|g| !frozen(g)).count();
         go_on(&stopped);
         if slow > 0 {
-            problems.push("some of them are in the middle of a system call that cannot stand still yet".into());
+            problems
+                .push("some of them are in the middle of a system call that cannot stand still yet".into());
         }
         if all.endless {
             problems.push("it forks faster than its processes can be moved".into());

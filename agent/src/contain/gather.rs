@@ -126,7 +126,9 @@ fn remember(record: &mut Record, key: ProcessKey) {
     let mut cgroups = BTreeMap::new();
     for line in text.lines() {
         let mut words = line.splitn(3, ':');
-        let (Some(number), Some(names), Some(path)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(number), Some(names), Some(path)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         // Ours is no place to go back to.
         if path.contains("/toolwarden/") {
             continue;

@@ -141,7 +141,8 @@ impl Contain {
             let spared = vec![Spared { pid: target.tgid, because: why.into() }];
             return Outcome { spared, ..refused(format!("process {}: {why}", target.tgid)) };
         }
-        let is_target = |k: &ProcessKey| k.tgid == target.tgid && process::ticks(*k) == process::ticks(target);
+        let is_target =
+            |k: &ProcessKey| k.tgid == target.tgid && process::ticks(*k) == process::ticks(target);
         if !ground.members(order.tree).iter().any(is_target) {
             return match process::stat(target.tgid) {
                 Some(stat) if stat.ticks == process::ticks(target) => {

@@ -34,7 +34,8 @@ impl Layout {
     /// That of this host.
     pub(crate) fn of_host() -> Self {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let controllers = |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+        let controllers =
+            |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
         let mut layout = Self::parse(&text, controllers);
         if layout.v2.is_none()
             && let Some(fd) = private()
@@ -278,7 +279,9 @@ mod tests {
         ] {
             assert!(is_container(&cgroup), "{cgroup}");
         }
-        for cgroup in ["/", "/user.slice/user-1000.slice/session-3.scope", "/system.slice/docker.service", "/docker"] {
+        for cgroup in
+            ["/", "/user.slice/user-1000.slice/session-3.scope", "/system.slice/docker.service", "/docker"]
+        {
             assert!(!is_container(cgroup), "{cgroup}");
         }
     }

@@ -136,7 +136,9 @@ impl Records {
             match serde_json::from_slice::<Record>(&text) {
                 Ok(record) if record.boot == boot => all.push(record),
                 Ok(_) => drop(fs::remove_file(&path)),
-                Err(e) => tracing::error!(file = %path.display(), "a record of containment cannot be read: {e}"),
+                Err(e) => {
+                    tracing::error!(file = %path.display(), "a record of containment cannot be read: {e}")
+                }
             }
         }
         all.sort_by_key(|r| r.tree);
@@ -154,8 +156,13 @@ impl Records {
         self.make()?;
         let new = self.dir.join(format!("{:x}.{}.new", record.tree, std::process::id()));
         let mut options = fs::OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&new)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&new)?;
         io::Write::write_all(&mut file, &serde_json::to_vec(record)?)?;
         fs::rename(new, self.path(record.tree))
     }

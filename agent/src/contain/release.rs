@@ -64,7 +64,9 @@ pub(crate) fn release(
         for (hierarchy, file, value) in &force.lift {
             let Some(h) = layout.named(hierarchy) else { continue };
             let group = Group::new(h, h.own(&record.name));
-            if group.exists() && let Err(e) = group.set(file, value) {
+            if group.exists()
+                && let Err(e) = group.set(file, value)
+            {
                 tracing::debug!("{file} of {}: {e}", group.dir.display());
             }
         }
@@ -82,7 +84,8 @@ pub(crate) fn release(
 }
 
 fn thaw(layout: &Layout, record: &Record, force: &Force, done: &mut Released) {
-    let own = force.own.iter().filter_map(|name| layout.named(name)).map(|h| Group::new(h, h.own(&record.name)));
+    let own =
+        force.own.iter().filter_map(|name| layout.named(name)).map(|h| Group::new(h, h.own(&record.name)));
     let in_place = force.in_place.iter().filter_map(|(name, cgroup)| {
         let h = layout.named(name)?;
         Some(Group::new(h, h.dir(cgroup)?))
@@ -116,13 +119,16 @@ fn leave(layout: &Layout, record: &Record, force: &Force, still: Option<&Force>,
                     }
                     // It ended meanwhile, which empties the group as well.
                     Err(_) if process::stat(pid).is_none_or(|s| s.dead) => {}
-                    Err(e) if round + 1 == ROUNDS => done.problems.push(format!("process {pid} of {name}: {e}")),
+                    Err(e) if round + 1 == ROUNDS => {
+                        done.problems.push(format!("process {pid} of {name}: {e}"))
+                    }
                     Err(_) => {}
                 }
             }
         }
         // A process is in several hierarchies: it is counted once.
-        let (there, elsewhere) = (back.values().filter(|t| **t).count(), back.values().filter(|t| !**t).count());
+        let (there, elsewhere) =
+            (back.values().filter(|t| **t).count(), back.values().filter(|t| !**t).count());
         done.back = done.back.max(there as u64);
         done.elsewhere = done.elsewhere.max(elsewhere as u64);
     }

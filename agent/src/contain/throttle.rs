@@ -105,7 +105,8 @@ impl Contain {
                     continue;
                 }
             };
-            problems.extend(all.spared.iter().map(|s| format!("{}: process {}: {}", r.name, s.pid, s.because)));
+            problems
+                .extend(all.spared.iter().map(|s| format!("{}: process {}: {}", r.name, s.pid, s.because)));
             match limit(r, h, &record, &all, &keys, &mut force) {
                 Ok(how) => {
                     reached.extend(all.inside.iter().copied());
@@ -119,7 +120,9 @@ impl Contain {
             match self.duty(order, &mut record, &mut force, ground, never) {
                 Ok(all) => {
                     reached.extend(all.inside);
-                    said.push(format!("cpu {CPU_PERCENT} % of the time by a freeze duty cycle, for want of a controller"));
+                    said.push(format!(
+                        "cpu {CPU_PERCENT} % of the time by a freeze duty cycle, for want of a controller"
+                    ));
                 }
                 Err(why) => problems.push(format!("cpu: {why}")),
             }
@@ -217,7 +220,10 @@ fn writes(r: &Resource, v2: bool, keys: &[ProcessKey]) -> Result<(String, Vec<Wr
         }
         ("cpu", false) => {
             let period = ("cpu.cfs_period_us", CPU_PERIOD_US.to_string(), CPU_PERIOD_US.to_string());
-            (format!("cpu {CPU_PERCENT} %"), vec![period, ("cpu.cfs_quota_us", quota.to_string(), "-1".into())])
+            (
+                format!("cpu {CPU_PERCENT} %"),
+                vec![period, ("cpu.cfs_quota_us", quota.to_string(), "-1".into())],
+            )
         }
         ("memory", _) => {
             let used: u64 = keys.iter().map(|k| rss(k.tgid)).sum();

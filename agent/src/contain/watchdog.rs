@@ -32,21 +32,25 @@ const CYCLE: Duration = Duration::from_millis(100);
 pub(crate) fn run(state_dir: &Path) {
     // The agent's terminal and signals are not ours.
     let _leader = rustix::process::setsid();
+    run_with(state_dir, &Layout::of_host());
+}
+
+/// The same, on a host like this.
+pub(super) fn run_with(state_dir: &Path, layout: &Layout) {
     let records = Records::of_state(state_dir);
     let Some(_only) = records.watch() else { return };
-    let layout = Layout::of_host();
     let mut looked: Option<Instant> = None;
     let mut all = Vec::new();
     loop {
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
-            look(state_dir, &records, &layout);
+            look(state_dir, &records, layout);
             all = records.all();
             looked = Some(Instant::now());
         }
         if all.is_empty() {
             return;
         }
-        let duties: Vec<(Group, u64)> = all.iter().filter_map(|r| duty(&layout, r)).collect();
+        let duties: Vec<(Group, u64)> = all.iter().filter_map(|r| duty(layout, r)).collect();
         if duties.is_empty() {
             sleep(pause(&all));
             looked = None;

@@ -208,7 +208,8 @@ struct Respond {
 struct Empty {}
 
 async fn respond(call: Call, body: Body) -> Response {
-    let verb = |Respond { server, action, for_ns, dry_run }| Verb::Respond { server, action, for_ns, dry_run };
+    let verb =
+        |Respond { server, action, for_ns, dry_run }| Verb::Respond { server, action, for_ns, dry_run };
     call.change(body, verb).await
 }
 

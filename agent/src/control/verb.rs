@@ -179,7 +179,9 @@ impl Verb {
         match self {
             Self::Respond { server, .. } => server.clone(),
             Self::Responses { server, .. } => server.clone().unwrap_or_default(),
-            Self::Finding { id } | Self::Response { id } | Self::Ack { id, .. } | Self::Permit { id, .. } => id.clone(),
+            Self::Finding { id } | Self::Response { id } | Self::Ack { id, .. } | Self::Permit { id, .. } => {
+                id.clone()
+            }
             Self::Baseline { identity }
             | Self::BaselineExport { identity }
             | Self::Ratify { identity }

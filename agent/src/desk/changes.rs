@@ -102,12 +102,15 @@ impl Desk {
             (Some(a), Some(b)) => {
                 let ids: Vec<&str> =
                     [a, b].into_iter().chain(named).map(|r| r.line.server.id.as_str()).collect();
-                Err(Failure::invalid(format!("{} servers are called `{server}`: name one of {ids:?}", ids.len())))
+                Err(Failure::invalid(format!(
+                    "{} servers are called `{server}`: name one of {ids:?}",
+                    ids.len()
+                )))
             }
             (None, _) if action == Action::Release => Ok(server.to_owned()),
-            (None, _) => Err(Failure::not_found(format!(
-                "no server `{server}` runs; `toolwarden servers` lists them"
-            ))),
+            (None, _) => {
+                Err(Failure::not_found(format!("no server `{server}` runs; `toolwarden servers` lists them")))
+            }
         }
     }
 
@@ -217,7 +220,9 @@ impl Hands {
             let message = match done {
                 Ok(()) if disarm => "responses are disarmed: none is carried out, and those in force end",
                 Ok(()) => "responses are armed again",
-                Err(e) if !disarm && e.kind() == std::io::ErrorKind::NotFound => "responses were armed already",
+                Err(e) if !disarm && e.kind() == std::io::ErrorKind::NotFound => {
+                    "responses were armed already"
+                }
                 Err(e) => return Err(Failure::unavailable(format!("{}: {e}", file.display()))),
             };
             Ok(json!({ "message": message }))

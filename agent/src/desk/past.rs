@@ -70,7 +70,8 @@ pub(super) fn responses(dir: &Path, server: Option<&str>, limit: Option<u32>) ->
 }
 
 pub(super) fn response(dir: &Path, id: &str) -> Answer {
-    let none = || Failure::not_found(format!("there is no response {id}; `toolwarden responses list` shows all"));
+    let none =
+        || Failure::not_found(format!("there is no response {id}; `toolwarden responses list` shows all"));
     let json = reader(dir)?.response(id).map_err(failed)?.ok_or_else(none)?;
     serde_json::from_str(&json).map_err(|e| Failure::invalid(format!("the response cannot be read: {e}")))
 }

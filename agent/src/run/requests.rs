@@ -3,9 +3,7 @@
 use std::{io::Write as _, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use engine::{
-    Input, Output, input::Fact, judge::Command, output::Request, recording, respond::Action,
-};
+use engine::{Input, Output, input::Fact, judge::Command, output::Request, recording, respond::Action};
 use tokio::time::Instant;
 
 use super::{Agent, News, now_ns};
@@ -123,7 +121,9 @@ impl Agent {
                 self.answered = None;
                 // What an agent before this one stopped reads nothing, so it may be no server to the engine yet.
                 let released = match &*command {
-                    Command::Respond { server, action: Action::Release, dry_run: false, .. } => Some(server.clone()),
+                    Command::Respond { server, action: Action::Release, dry_run: false, .. } => {
+                        Some(server.clone())
+                    }
                     _ => None,
                 };
                 self.fact(&Fact::Command(*command))?;
