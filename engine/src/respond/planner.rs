@@ -195,7 +195,8 @@ impl Planner {
     /// It became known who a server is. An order, when its identity is held; and how often it started, when
     /// that is a loop. `before`: what it did until now.
     pub fn identified(&mut self, subject: &Subject, before: &str, now: u64) -> (Option<Order>, Option<u32>) {
-        if self.held.contains_key(&subject.tree) {
+        if let Some((known, _)) = self.held.get_mut(&subject.tree) {
+            known.clone_from(subject);
             return (None, None);
         }
         let Some(entry) = self.quarantine.start(&subject.key(), now) else {

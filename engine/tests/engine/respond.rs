@@ -187,7 +187,10 @@ fn severities_have_defaults() {
     command(&mut w, Command::Configure { config }).expect("good");
     w.open(ROOT, "y/secret");
     w.wait(1100);
-    assert_eq!(orders(&w).iter().map(|o| (o.action, o.dry_run)).collect::<Vec<_>>(), [(Action::Freeze, false)]);
+    assert_eq!(
+        orders(&w).iter().map(|o| (o.action, o.dry_run)).collect::<Vec<_>>(),
+        [(Action::Freeze, false)]
+    );
 }
 
 #[test]
