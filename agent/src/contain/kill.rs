@@ -99,11 +99,13 @@ impl Contain {
             let Reach { keys, spared } = Self::reach(order, ground, never);
             killed.spared.extend(spared.into_iter().map(|s| (s.pid, s)));
             let mut new = false;
-            for key in keys {
-                new |= killed.kill(key);
+            for key in &keys {
+                new |= killed.kill(*key);
             }
             if round == 0 {
                 killed.first_ns = nanos(began);
+                // An agent before this one may have frozen it: the record goes by this tree from now on.
+                let _known = self.known(order.tree, &keys);
                 self.thaw(order);
             }
             if !new {

@@ -157,25 +157,26 @@ impl Contain {
         reach
     }
 
-    /// The record of a tree: this agent's, or one that an agent before it made for the same processes.
+    /// The record of a tree, or a new one.
     fn record(&self, tree: u64, server: &str, keys: &[ProcessKey]) -> Record {
+        self.known(tree, keys).unwrap_or_else(|| Record::new(tree, server))
+    }
+
+    /// The record of a tree: this agent's, or one that an agent before it made for the same processes. Trees have
+    /// other numbers in each agent; the cgroups keep their names.
+    fn known(&self, tree: u64, keys: &[ProcessKey]) -> Option<Record> {
         if let Some(known) = self.records.get(tree) {
-            return known;
+            return Some(known);
         }
         let same = |r: &Record| {
             keys.iter().any(|k| r.places.get(&k.tgid).is_some_and(|p| p.ticks == process::ticks(*k)))
         };
-        match self.records.all().into_iter().find(same) {
-            Some(mut old) => {
-                // Trees have other numbers in each agent; the cgroups keep their names.
-                if let Err(e) = self.records.remove(old.tree) {
-                    tracing::warn!("an old record of containment stays: {e}");
-                }
-                old.tree = tree;
-                old
-            }
-            None => Record::new(tree, server),
+        let mut record = self.records.all().into_iter().find(same)?;
+        let old = std::mem::replace(&mut record.tree, tree);
+        if let Err(e) = self.records.put(&record).and_then(|()| self.records.remove(old)) {
+            tracing::warn!("an old record of containment stays: {e}");
         }
+        Some(record)
     }
 
     fn would(&self, order: &Order, ground: &impl Ground, never: &Never) -> Outcome {

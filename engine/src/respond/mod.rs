@@ -9,6 +9,7 @@
 //! - `held`: what is in force on one tree, and how far its ladder was climbed
 //! - `breaker`: caps of kills and freezes
 //! - `quarantine`: identities whose server was killed
+//! - `subject`: whom it is about
 //! - [`line`]: the record of a response
 
 mod breaker;
@@ -17,6 +18,7 @@ pub mod line;
 pub mod planner;
 mod quarantine;
 pub mod settings;
+mod subject;
 #[cfg(test)]
 mod tests;
 

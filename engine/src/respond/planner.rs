@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use super::subject::{Subject, Wish};
 use super::{
     Action, Cause, Order, Outcome, ProcessKey, ResponseLine, Settings, Verdict,
     breaker::Breaker,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     finding::{Finding, Kind},
-    output::{Context, ServerRef, Time},
+    output::Time,
     rules::written::Response,
 };
 
@@ -18,41 +19,6 @@ use crate::{
 const RETRY_NS: u64 = 5_000_000_000;
 /// Orders that wait for their outcome; older ones are forgotten: the agent answers at once.
 const PENDING: usize = 1024;
-
-/// Whom it is done to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Subject {
-    /// The server's tree.
-    pub tree: u64,
-    /// Which server.
-    pub server: Arc<ServerRef>,
-    /// Who and where.
-    pub context: Arc<Context>,
-    /// Key of its baseline, empty when it is not known.
-    pub identity: String,
-    /// The processes that are the server itself: to end one is to end the server.
-    pub own: Vec<u32>,
-}
-
-impl Subject {
-    /// What budgets and quarantines hang on.
-    fn key(&self) -> String {
-        if self.identity.is_empty() { format!("?{}", self.server.id) } else { self.identity.clone() }
-    }
-}
-
-/// What a person wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// What.
-    pub action: Action,
-    /// For how long, ns; the setting's when absent. Of a kill: for how long the identity may not start again.
-    pub for_ns: Option<u64>,
-    /// Only tell.
-    pub dry_run: bool,
-    /// Who.
-    pub who: String,
-}
 
 /// What an outcome leads to.
 #[derive(Clone, Debug, PartialEq)]

@@ -25,11 +25,11 @@ rules:
 fn command(w: &mut World, command: Command) -> Result<String, String> {
     let from = w.outputs.len();
     w.fact(&Fact::Command(command));
-    let answers = w.outputs[from..].iter().filter_map(|o| match o {
+    let mut answers = w.outputs[from..].iter().rev().filter_map(|o| match o {
         Output::Answer(answer) => Some(answer.clone()),
         _ => None,
     });
-    answers.last().unwrap_or_else(|| Ok(String::new()))
+    answers.next().unwrap_or_else(|| Ok(String::new()))
 }
 
 fn identity() -> Identity {
