@@ -6,8 +6,10 @@
 //! - [`ring`]: records from the ring, hooks, counters
 //! - [`watch`]: whether the hooks still work
 //! - [`requests`]: inputs to the engine, and what it asks of the system
+//! - [`respond`]: what is done about servers
 
 mod requests;
+mod respond;
 mod ring;
 mod watch;
 
@@ -35,7 +37,9 @@ use tokio::{
 };
 
 use crate::{
-    cli, clients, control,
+    cli, clients,
+    contain::{Contain, layout::Layout},
+    control,
     desk::{self, Desk, Order},
     guard,
     ingest::Ingest,
@@ -90,6 +94,7 @@ struct Heard {
 struct Agent {
     kernel: Kernel,
     counts: Counts,
+    contain: Contain,
     engine: Engine,
     desk: Desk,
     /// What the engine last said of a decision.
@@ -186,6 +191,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
         let agent = Agent {
             kernel,
             counts,
+            contain: Contain::new(&options.state_dir, Layout::of_host()),
             engine: Engine::new(),
             desk,
             answered: None,
@@ -366,6 +372,7 @@ impl Agent {
         }
         self.on_counters()?;
         self.fact(&Fact::Stop)?;
+        self.contain.close(&mut self.kernel);
         self.printer.finish()?;
         if let Some(file) = &mut self.recording {
             file.flush().context("cannot write the recording")?;

@@ -15,6 +15,7 @@ mod place;
 mod protocol;
 mod real_servers;
 mod replay;
+mod respond;
 mod running;
 mod schema;
 mod spaced;
