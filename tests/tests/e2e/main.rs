@@ -7,6 +7,7 @@ mod daemon;
 mod environment;
 mod flood;
 mod forging;
+mod hooks;
 mod kept;
 mod lifecycle;
 mod pipelines;

@@ -21,7 +21,7 @@ use e2e::{
 use engine::output::{Certainty, Effect, EffectLine, Line, ScopeKind, ServerEvent, ServerLine};
 use serde_json::json;
 
-use super::spaced::{SPACE, manners};
+use super::spaced::{manners, space};
 
 /// The line of a server that the agent found.
 fn found(agent: &Agent, pid: u32) -> Result<ServerLine> {
@@ -65,7 +65,7 @@ fn running_servers_are_found() -> Result<()> {
         for tool in &tools {
             let (id, reply) = oracle.call(tool)?;
             replies.insert(id.to_string(), reply.at_ns);
-            thread::sleep(SPACE);
+            thread::sleep(space());
         }
         agent.rest();
         let server = found(&agent, oracle.client.pid())?;
@@ -108,7 +108,7 @@ fn running_chains() -> Result<()> {
     for (client, truth, script) in &mut clients {
         for _ in 0..3 {
             client.call("child_open", &json!({}))?;
-            thread::sleep(SPACE);
+            thread::sleep(space());
         }
         agent.settle(Duration::from_millis(300));
         let truths = read_truths(truth)?;
@@ -145,7 +145,7 @@ fn running_call_in_flight() -> Result<()> {
     for tool in ["open_write", "exec", "child_open"] {
         let (id, reply) = oracle.call(tool)?;
         replies.insert(id.to_string(), reply.at_ns);
-        thread::sleep(SPACE);
+        thread::sleep(space());
     }
     let reply = oracle.client.wait(&unseen)?;
     replies.insert(unseen.to_string(), reply.at_ns);
@@ -192,7 +192,7 @@ fn running_across_a_restart() -> Result<()> {
         let call = |oracle: &mut Oracle, replies: &mut HashMap<String, u64>, tool: &str| -> Result<()> {
             let (id, reply) = oracle.call(tool)?;
             replies.insert(id.to_string(), reply.at_ns);
-            thread::sleep(SPACE);
+            thread::sleep(space());
             Ok(())
         };
         for tool in ["open_write", "exec", "fork_only"] {
