@@ -18,3 +18,4 @@ mod replay;
 mod running;
 mod schema;
 mod spaced;
+mod systemd;

@@ -29,6 +29,8 @@ pub(super) struct Outcome {
     pub(super) code: i32,
     pub(super) passed: usize,
     pub(super) failed: Vec<String>,
+    /// The test that runs.
+    test: String,
     /// Verified instructions by BPF program.
     pub(super) insns: BTreeMap<String, u32>,
     /// What the guest said of itself, where systemd runs it.
@@ -77,31 +79,40 @@ fn once(steps: &Steps, machine: &Machine, log: &Path) -> Result<Outcome> {
             outcome.code = code.parse().with_context(|| format!("the guest's {line}"))?;
             outcome.took = started.elapsed();
             return Ok(outcome);
-        } else if outcome.take(&line) {
-            steps.note(format_args!("{line} ({})", seconds(last.elapsed())));
+        } else if let Some(said) = outcome.take(&line) {
+            steps.note(format_args!("{said} ({})", seconds(last.elapsed())));
             last = Instant::now();
         }
     }
 }
 
 impl Outcome {
-    /// Counts what a line says; true when a person wants to see it at once.
-    fn take(&mut self, line: &str) -> bool {
+    /// Counts what a line says; says what a person wants to see at once.
+    fn take(&mut self, line: &str) -> Option<String> {
         if let Some((name, count)) = line.strip_prefix("insns: ").and_then(|rest| rest.split_once(' ')) {
             if let Ok(count) = count.parse() {
                 self.insns.insert(name.to_owned(), count);
             }
-            return false;
+            return None;
         }
-        let Some((name, how)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
-            return false;
-        };
+        let begun = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
+        let how = begun.map_or(line, |(name, how)| {
+            name.clone_into(&mut self.test);
+            how
+        });
+        // What the test's children say on stderr may stand between the name and the end.
+        let name = std::mem::take(&mut self.test);
+        let said = format!("{name}: {how}");
         match how {
+            _ if name.is_empty() => return None,
             "ok" => self.passed += 1,
-            "FAILED" => self.failed.push(name.to_owned()),
-            _ => {}
+            "FAILED" => self.failed.push(name),
+            _ => {
+                self.test = name;
+                return None;
+            }
         }
-        true
+        Some(said)
     }
 }
 
@@ -112,10 +123,12 @@ mod tests {
     #[test]
     fn what_tests_say_is_counted() {
         let mut outcome = Outcome::default();
-        assert!(outcome.take("test a::b ... ok"));
-        assert!(outcome.take("test a::c ... FAILED"));
-        assert!(!outcome.take("insns: sys_exit 1234"));
-        assert!(!outcome.take("test result: FAILED. 1 passed; 1 failed"));
+        assert_eq!(outcome.take("test a::b ... ok").as_deref(), Some("a::b: ok"));
+        assert_eq!(outcome.take("test a::c ... a child complains"), None);
+        assert_eq!(outcome.take("FAILED").as_deref(), Some("a::c: FAILED"));
+        assert_eq!(outcome.take("insns: sys_exit 1234"), None);
+        assert_eq!(outcome.take("test result: FAILED. 1 passed; 1 failed"), None);
+        assert_eq!(outcome.take("ok"), None);
         assert_eq!((outcome.passed, outcome.failed.as_slice()), (1, ["a::c".to_owned()].as_slice()));
         assert_eq!(outcome.insns.get("sys_exit"), Some(&1234));
     }

@@ -85,7 +85,7 @@ fn run(job: &Job) -> String {
     format!(
         "echo '{BEGINS}'
 cd /root
-E2E_SLOW={SLOWNESS} RUST_BACKTRACE=1 {} {}
+E2E_SLOW={SLOWNESS} {} {}
 echo \"{ENDED}$?\"
 # What was written last must leave the serial line first.
 sleep 0.3
