@@ -66,13 +66,15 @@ pub(crate) struct Unpacked {
 
 impl Unpacked {
     fn at(dir: &Path) -> Result<Self> {
-        let kernel = only(&dir.join("boot"), "vmlinuz-")?;
-        let name = kernel.file_name().unwrap_or_default().to_string_lossy();
-        let release = name.trim_start_matches("vmlinuz-").to_owned();
         // Debian 13 has merged /usr.
-        let places = ["lib/modules", "usr/lib/modules"].map(|place| dir.join(place).join(&release));
-        let modules = places.into_iter().find(|place| place.is_dir());
-        let modules = modules.with_context(|| format!("no modules of {release} in {}", dir.display()))?;
+        let places = ["lib/modules", "usr/lib/modules"].map(|place| dir.join(place));
+        let place = places.into_iter().find(|place| place.is_dir());
+        let modules = only(&place.with_context(|| format!("no modules in {}", dir.display()))?, "")?;
+        let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // From 7.2 on it is beside the modules.
+        let images = [dir.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
+        let kernel = images.into_iter().find(|image| image.is_file());
+        let kernel = kernel.with_context(|| format!("no vmlinuz of {release} in {}", dir.display()))?;
         Ok(Self { kernel, modules, release })
     }
 
