@@ -46,7 +46,7 @@ impl Archive {
     /// Makes the root at `root` and fetches the lists of these suites.
     pub(crate) fn open(steps: &Steps, root: &Path, suites: &[&str]) -> Result<Self> {
         ensure!(on_path("apt-get").is_some(), "fetching kernels needs apt-get");
-        for dir in ["state/lists/partial", "cache/archives/partial", "etc", "packages"] {
+        for dir in ["state/lists/partial", "cache/archives/partial", "etc/preferences.d", "none", "packages"] {
             fs::create_dir_all(root.join(dir)).with_context(|| format!("cannot make {}", root.display()))?;
         }
         fs::write(root.join("status"), "")?;
@@ -129,6 +129,9 @@ fn configuration(root: &Path, acquire: &str) -> String {
         ("Dir::Etc", dir("etc")),
         ("Dir::Etc::parts", dir("none")),
         ("Acquire::Languages", "none".into()),
+        ("Acquire::Retries", "3".into()),
+        // Lists that cannot be fetched are else a warning, and then there are no packages.
+        ("APT::Update::Error-Mode", "any".into()),
         ("APT::Sandbox::User", "root".into()),
     ] {
         text.push_str(&format!("\n{key} \"{value}\";"));

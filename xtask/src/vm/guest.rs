@@ -84,6 +84,8 @@ fn run(job: &Job) -> String {
     let args: Vec<String> = job.args.iter().map(|a| quoted(a)).collect();
     format!(
         "echo '{BEGINS}'
+# Sockets of all tests stay open to the end.
+ulimit -n 65536
 cd /root
 E2E_SLOW={SLOWNESS} {} {}
 echo \"{ENDED}$?\"
