@@ -46,7 +46,8 @@ impl Archive {
     /// Makes the root at `root` and fetches the lists of these suites.
     pub(crate) fn open(steps: &Steps, root: &Path, suites: &[&str]) -> Result<Self> {
         ensure!(on_path("apt-get").is_some(), "fetching kernels needs apt-get");
-        for dir in ["state/lists/partial", "cache/archives/partial", "etc/preferences.d", "none", "packages"] {
+        for dir in ["state/lists/partial", "cache/archives/partial", "etc/preferences.d", "none", "packages"]
+        {
             fs::create_dir_all(root.join(dir)).with_context(|| format!("cannot make {}", root.display()))?;
         }
         fs::write(root.join("status"), "")?;

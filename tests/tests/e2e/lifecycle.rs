@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use e2e::{
     agent::Agent,
     client::{Client, Manner},
-    pace::patient_ms,
+    pace::{fewer, patient_ms, slowness},
     scenario::{Oracle, program},
     sys,
     world::World,
@@ -72,16 +72,16 @@ fn lifecycle() -> Result<()> {
             starts[n]
         );
     }
-    // The others include what else the machine was doing.
+    // The others include what else the machine was doing. An emulated processor's speed says nothing.
     let fastest = starts.iter().min().copied().unwrap_or_default();
-    ensure!(fastest < patient_ms(500), "fastest start {fastest:?}");
+    ensure!(slowness() > 1 || fastest < Duration::from_millis(500), "fastest start {fastest:?}");
     Ok(())
 }
 
 /// The first server after a quiet time: what was missed while hooks attached is marked.
 #[test]
 fn cold_start() -> Result<()> {
-    for round in 0..5 {
+    for round in 0..fewer(5) {
         let agent = Agent::start_with(&[], |_| true)?;
         // They are attached already if some process of this machine looks like a server.
         let links = sys::bpf_ids(31).len();

@@ -38,10 +38,16 @@ use crate::{
 const SLOWNESS: u32 = 4;
 
 /// Tests that are left out where none is named, and why.
-const NOT_HERE: [(&str, &str); 7] = [
+const NOT_HERE: [(&str, &str); 10] = [
     ("real_servers::", "they need Node.js and Python"),
     ("pipelines::launchers", "it needs Node.js and Python"),
     ("running::running_after_a_long_silence", "it waits for a minute"),
+    ("running::running_while_it_forks", "it forks as fast as it can, which takes minutes in emulation"),
+    (
+        "running::running_across_a_restart",
+        "what it says beyond the other tests of `running` does not rest on the kernel",
+    ),
+    ("daemon::daily_use", "what verbs do does not rest on the kernel"),
     ("kept::", "what is stored and learned does not rest on the kernel"),
     ("flood::", "it asserts what a real processor does in 30 s"),
     ("busy::", "it makes thousands of calls"),
