@@ -9,6 +9,8 @@
 //! - [`contain`]: servers throttled, frozen, ended and released
 //! - [`control`]: the control socket
 //! - [`desk`]: what the loop answers there
+//! - [`doctor`]: whether the agent can do its work here
+//! - [`guard`]: one agent a host
 //! - [`clients`], [`identity`]: who a server is
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
@@ -22,6 +24,8 @@ mod commands;
 mod contain;
 mod control;
 mod desk;
+mod doctor;
+mod guard;
 mod identity;
 mod ingest;
 mod kernel;
@@ -47,6 +51,11 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match cli.command {
+        cli::Command::Canary { stage, dns } => return doctor::child(stage, dns),
+        cli::Command::Doctor(options) => match doctor::run(&options) {
+            Ok(code) => return code,
+            Err(e) => Err(e),
+        },
         cli::Command::Run(options) => run::run(&options).map(|()| Exit::Ok),
         cli::Command::Replay(options) => replay::replay(&options).map(|()| Exit::Ok),
         cli::Command::Rules(command) => commands::rules::rules(&command),

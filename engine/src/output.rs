@@ -636,6 +636,17 @@ pub enum Effect {
         /// Text argument (memfd_create's name).
         text: Option<String>,
     },
+    /// The kernel denied an act, or would have.
+    Denied {
+        /// Of which family.
+        family: crate::policy::Family,
+        /// What was tried: `connect`, `sendmsg`, `dns`, `bind`, `exec`, `read`, `write`, ...
+        op: String,
+        /// What it was about: `HOST:PORT/PROTOCOL`, a name, a path.
+        object: String,
+        /// It was permitted all the same: only to tell.
+        dry_run: bool,
+    },
     /// An io_uring request.
     Uring {
         /// IORING_OP_*.

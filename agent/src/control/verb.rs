@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     BaselineDiff { a: String, b: String },
     /// A baseline as a rule file.
     BaselineExport { identity: String },
+    /// What the kernel permits a server, or would.
+    Policy { identity: String },
     /// Rules in force.
     Rules,
     /// Modes of servers and tools.
@@ -48,7 +50,7 @@ pub(crate) enum Verb {
     /// Take in a rule file that `export` wrote.
     Import { name: String, text: String },
     /// Set the mode of a server or of one tool.
-    SetMode { server: String, tool: Option<String>, mode: Mode },
+    SetMode { server: String, tool: Option<String>, mode: Mode, strict: bool },
     /// Forget findings, calls and audit rows older than this.
     Purge { before_days: u32 },
     /// What was done about servers, latest first.
@@ -123,6 +125,7 @@ impl Verb {
             Self::Baseline { .. } => "baseline",
             Self::BaselineDiff { .. } => "baseline-diff",
             Self::BaselineExport { .. } => "baseline-export",
+            Self::Policy { .. } => "policy",
             Self::Rules => "rules",
             Self::Mode => "mode",
             Self::Audit { .. } => "audit",
@@ -155,6 +158,7 @@ impl Verb {
             | Self::Baseline { .. }
             | Self::BaselineDiff { .. }
             | Self::BaselineExport { .. }
+            | Self::Policy { .. }
             | Self::Rules
             | Self::Mode
             | Self::Responses { .. }
@@ -184,6 +188,7 @@ impl Verb {
             }
             Self::Baseline { identity }
             | Self::BaselineExport { identity }
+            | Self::Policy { identity }
             | Self::Ratify { identity }
             | Self::Reset { identity } => identity.clone(),
             Self::Import { name, .. } => name.clone(),
@@ -220,6 +225,7 @@ impl Verb {
                     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
                 json!({ "bytes": text.len(), "sha256": digest })
             }
+            Self::SetMode { mode, strict: true, .. } => json!({ "mode": mode, "strict": true }),
             Self::SetMode { mode, .. } => json!({ "mode": mode }),
             Self::Respond { action, for_ns, dry_run, .. } => {
                 json!({ "action": action, "for_ns": for_ns, "dry_run": dry_run })

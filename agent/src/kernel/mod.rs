@@ -3,12 +3,16 @@
 //! # Layout
 //! - [`btf`]: member offsets
 //! - [`hooks`]: which programs there are and how each is attached
+//! - [`links`]: what is attached now
+//! - [`probe`]: what bpf() permits
 //! - [`counts`]: draining the aggregation maps and the loss counters
 //! - this module: loading, and the operations that the engine asks for
 
 pub(crate) mod btf;
 mod counts;
 mod hooks;
+mod links;
+pub(crate) mod probe;
 
 use std::os::fd::OwnedFd;
 
@@ -23,6 +27,7 @@ use engine::output::{Coverage, CoverageState};
 use zerocopy::IntoBytes as _;
 
 pub(crate) use counts::Counts;
+pub(crate) use links::Linked;
 
 use crate::running::{self, Adopted, Known, Seen};
 

@@ -295,5 +295,9 @@ pub(crate) fn describe(effect: &Effect) -> Option<String> {
             format!("{name}{text} = {result}")
         }
         Effect::Uring { name, .. } => format!("io_uring {name}"),
+        Effect::Denied { op, object, dry_run, .. } => {
+            let verdict = if *dry_run { "would be denied" } else { "denied" };
+            format!("{verdict} {op} {object}")
+        }
     })
 }

@@ -203,6 +203,7 @@ impl Detectors {
             | Effect::Unix { .. }
             | Effect::TlsHello { .. }
             | Effect::Special { .. }
+            | Effect::Denied { .. }
             | Effect::Uring { .. } => {}
         }
     }

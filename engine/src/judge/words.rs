@@ -87,6 +87,8 @@ pub(super) fn did(effect: &Effect) -> String {
         }
         Effect::Special { name, .. } => format!("used the system call {name}"),
         Effect::Uring { name, .. } => format!("used io_uring for {name}"),
+        Effect::Denied { op, object, dry_run: false, .. } => format!("was denied {op} of {object}"),
+        Effect::Denied { op, object, .. } => format!("would have been denied {op} of {object}"),
         Effect::Fork { child } => format!("started process {child}"),
         Effect::Exit { .. } => "ended a process".into(),
         Effect::DnsAnswer { name, .. } => format!("got an answer for {name}"),

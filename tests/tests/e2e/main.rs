@@ -4,6 +4,7 @@ mod alone;
 mod bad_input;
 mod busy;
 mod daemon;
+mod doctor;
 mod environment;
 mod flood;
 mod forging;
