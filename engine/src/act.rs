@@ -128,6 +128,7 @@ pub fn each(effect: &Effect, mut f: impl FnMut(Act<'_>)) {
         Effect::Fork { .. }
         | Effect::Exit { .. }
         | Effect::DnsAnswer { .. }
+        | Effect::Denied { .. }
         | Effect::TlsHello { sni: None, .. }
         | Effect::Flow { .. } => {}
     }

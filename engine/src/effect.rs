@@ -1,9 +1,10 @@
 //! Events to effects: what is told, in words that people and machines read.
 
-use abi::{env_flag, exec_flag, flag, net_op, packet, path_op};
+use abi::{denied_flag, denied_op, env_flag, exec_flag, flag, net_op, packet, path_op};
 
 use crate::{
-    output::{Effect, NetOp, PathOpKind, Source, SyscallAbi},
+    output::{DeniedOp, Effect, NetOp, PathOpKind, Source, SyscallAbi},
+    policy::Family,
     record::{Event, Record},
     text,
 };
@@ -160,8 +161,47 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
             text: (!name.is_empty()).then(|| text::lossy(name)),
         },
         Event::Uring(u) => Effect::Uring { opcode: u.opcode, name: text::uring_name(u.opcode) },
+        Event::Denied { denied, object } => denied_effect(&denied, object),
         Event::Chunk { .. } | Event::Blind(_) => return None,
     })
+}
+
+fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
+    use abi::policy::family;
+    let op = match d.op {
+        denied_op::CONNECT => DeniedOp::Connect,
+        denied_op::SENDMSG => DeniedOp::Sendmsg,
+        denied_op::BIND => DeniedOp::Bind,
+        denied_op::PACKET => DeniedOp::Packet,
+        denied_op::QUESTION => DeniedOp::Question,
+        denied_op::CUT_OUT => DeniedOp::CutOut,
+        denied_op::CUT_IN => DeniedOp::CutIn,
+        _ => DeniedOp::Other,
+    };
+    let on_address = op != DeniedOp::Other;
+    Effect::Denied {
+        op,
+        family: match d.family {
+            family::NETWORK => Family::Network,
+            family::LISTEN => Family::Listen,
+            family::EXEC => Family::Exec,
+            family::FILE => Family::File,
+            family::UNIX => Family::Unix,
+            _ => Family::Dangerous,
+        },
+        address: on_address.then(|| std::net::Ipv6Addr::from(d.addr).to_canonical().to_string()),
+        port: d.port as u16,
+        protocol: if on_address { text::protocol(d.protocol) } else { String::new() },
+        object: match op {
+            DeniedOp::Question => Some(text::wire_name(object)),
+            DeniedOp::Other => Some(text::kernel_path(object, false)),
+            _ => None,
+        },
+        live: d.live,
+        held: d.held,
+        forbidden: d.flags & denied_flag::FORBIDDEN != 0,
+        dry_run: d.flags & denied_flag::DRY_RUN != 0,
+    }
 }
 
 fn packet_effect(p: &abi::Packet, bytes: &[u8]) -> Option<Effect> {

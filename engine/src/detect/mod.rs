@@ -203,7 +203,8 @@ impl Detectors {
             | Effect::Unix { .. }
             | Effect::TlsHello { .. }
             | Effect::Special { .. }
-            | Effect::Uring { .. } => {}
+            | Effect::Uring { .. }
+            | Effect::Denied { .. } => {}
         }
     }
 
