@@ -166,6 +166,10 @@ pub(crate) struct Run {
     /// Make no control socket: nobody can ask this agent anything
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
+    /// Hold every tree that begins to the policy in this file (JSON: `policy`, and `dry_run` or `cut` or `rate`), from its first
+    /// instruction: for tests of the kernel half, which needs no baselines
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) hold: Option<PathBuf>,
 }
 
 fn budget(text: &str) -> Result<f64, String> {

@@ -4,8 +4,10 @@
 //! # Layout
 //! - this module: start, the loop, stop
 //! - [`ring`]: records from the ring, hooks, counters
+//! - [`hold`]: what servers are held to
 //! - [`requests`]: inputs to the engine, and what it asks of the system
 
+mod hold;
 mod requests;
 mod ring;
 
@@ -106,6 +108,7 @@ struct Agent {
     idle_since: Option<Instant>,
     waiting: running::Waiting,
     looked_at: Instant,
+    hold: Option<hold::Hold>,
 }
 
 /// Nanoseconds of a clock.
@@ -162,6 +165,9 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             Some(writer)
         }
     };
+    let mut kernel = kernel;
+    kernel.set_resolvers(&desk::resolvers().unwrap_or_default())?;
+    let hold = options.hold.as_deref().map(|file| hold::Hold::read(file, &mut kernel)).transpose()?;
     let desk::Prepared { desk, orders, facts } = desk::prepare(options)?;
     tracing::info!(ms = started.elapsed().as_millis(), "attached");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -198,6 +204,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             idle_since: None,
             waiting: running::Waiting::default(),
             looked_at: Instant::now(),
+            hold,
         };
         agent.main_loop(ring, Heard { news: heard, asked, orders }, facts, options).await
     })
@@ -256,7 +263,10 @@ impl Agent {
                 }
                 Some(order) = heard.orders.recv() => self.on_order(order)?,
                 Some(ask) = heard.asked.recv() => self.on_ask(ask, ring.get_mut())?,
-                _ = inventory.tick() => self.desk.store_inventory(),
+                _ = inventory.tick() => {
+                    self.desk.store_inventory();
+                    self.expire();
+                }
                 _ = save.tick() => {
                     let hands = self.desk.hands();
                     // It says itself what is wrong, and nothing is lost: it is tried again.
@@ -267,10 +277,12 @@ impl Agent {
                     self.look_again(ring.get_mut())?;
                 }
                 _ = look.tick(), if self.engine.tracked() > 0 => {
+                    let unsure = self.kernel.unsure();
                     let more = self.take(ring.get_mut())?;
                     if !more {
                         self.apply(&Input::Tick { now_ns: now_ns() })?;
                     }
+                    self.clear_up(&unsure, more);
                     self.rest()?;
                 }
                 guard = ring.readable_mut() => {

@@ -34,7 +34,8 @@ impl Agent {
             match output {
                 Output::Request(request) => self.perform(*request, &mut facts),
                 Output::Answer(answer) => self.answered = Some(answer.clone()),
-                Output::Line(_) | Output::Policy(_) | Output::Respond(_) => {}
+                Output::Policy(change) => self.change(change),
+                Output::Line(_) | Output::Respond(_) => {}
             }
         }
         let result = self.printer.print(&outputs);
