@@ -13,6 +13,8 @@ pub const TOOL_BITS: u64 = (1 << 60) - 1;
 pub const STARTUP: u64 = 1 << 62;
 /// Whatever is live.
 pub const AMBIENT: u64 = 1 << 63;
+/// No scope has it: of a right that nobody holds and no rule denies.
+pub const NOBODY: u64 = 1 << 61;
 /// All scopes: the ceiling.
 pub const CEILING: u64 = TOOL_BITS | STARTUP | AMBIENT;
 

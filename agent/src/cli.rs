@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     commands::{self, args},
-    control,
+    control, doctor, guard,
 };
 
 /// Watches what each MCP tool really does on this host.
@@ -36,6 +36,19 @@ pub(crate) enum Command {
                             Exit codes: 0 good, 1 a test failed or lint found something, 2 usage, 5 a rule file is wrong."
     )]
     Rules(Rules),
+    /// Say whether the agent can do its work here, and what to do where it cannot (needs root to try all)
+    #[command(after_help = "Each hook is proved with a real act. May run beside an agent.\n\
+                            Exit codes: 0 all is well, 1 degraded, 2 the agent cannot do its work here.")]
+    Doctor(doctor::Options),
+    /// Does the acts that prove the hooks
+    #[command(hide = true)]
+    Canary {
+        /// What to do
+        stage: doctor::canary::Stage,
+        /// Ask for a name, in a network of its own
+        #[arg(long)]
+        dns: bool,
+    },
     /// How the agent is: what it sees, what it lost, what it found
     Status(args::Remote),
     /// MCP servers that run now
@@ -46,6 +59,8 @@ pub(crate) enum Command {
     Findings(args::Findings),
     /// What is normal: list, show, compare, ratify, export, import, reset
     Baseline(args::Baseline),
+    /// What the kernel permits a server, and what is only told
+    Policy(args::Policy),
     /// Show or set what is done with deviations (setting needs root)
     Mode(args::ModeOf),
     /// Read configuration and rules anew; broken ones change nothing (needs root)
@@ -133,6 +148,15 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What becomes of enforcement that cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnDegraded {
+    /// It is an error
+    Refuse,
+    /// What can be had is taken, the rest is observed
+    Observe,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// How to print
@@ -160,16 +184,39 @@ pub(crate) struct Run {
     /// False findings that baselines may make, a day
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = budget)]
     pub(crate) budget: f64,
+    /// What becomes of mode `enforce` where the kernel cannot deny what must be denied: `refuse` is an error,
+    /// `observe` takes what can be had
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub(crate) on_degraded: OnDegraded,
     /// Where the control socket is made, for `toolwarden status` and the other verbs
     #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
     pub(crate) control: PathBuf,
     /// Make no control socket: nobody can ask this agent anything
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
-    /// Hold every tree that begins to the policy in this file (JSON: `policy`, and `dry_run` or `cut` or `rate`), from its first
-    /// instruction: for tests of the kernel half, which needs no baselines
+    /// Hold every tree that begins to the policy in this file (JSON: `policy`, and `dry_run`, `cut_after_ms` or `rate`), from its
+    /// first instruction: for tests of the kernel half, which needs no baselines
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) hold: Option<PathBuf>,
+    /// Lock of the one agent of a host; another one gives another agent leave to run beside it
+    #[arg(long, value_name = "PATH", default_value = guard::PATH)]
+    pub(crate) guard: PathBuf,
+    /// What to do when the host cannot do what is asked for: a hook that is needed is silent, or what a mode
+    /// would deny cannot be denied
+    #[arg(long, value_enum, default_value = "fail", value_name = "WHAT")]
+    pub(crate) on_degraded: OnDegraded,
+    /// The hooks are proved with real acts at start and this often; 0: only at start
+    #[arg(long, value_name = "MIN", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1440))]
+    pub(crate) canary_minutes: u64,
+}
+
+/// What to do when the host cannot do what is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnDegraded {
+    /// Do not start, and say why
+    Fail,
+    /// Start, see what can be seen, and tell instead of denying
+    Observe,
 }
 
 fn budget(text: &str) -> Result<f64, String> {

@@ -8,6 +8,8 @@
 //! - [`commands`]: what the command line does beside that
 //! - [`control`]: the control socket
 //! - [`desk`]: what the loop answers there
+//! - [`doctor`]: whether the agent can do its work here
+//! - [`guard`]: one agent a host
 //! - [`clients`], [`identity`]: who a server is
 //! - [`measure`]: resource use of a process
 //! - [`print`]: lines for people and machines
@@ -20,6 +22,8 @@ mod clients;
 mod commands;
 mod control;
 mod desk;
+mod doctor;
+mod guard;
 mod identity;
 mod ingest;
 mod kernel;
@@ -45,6 +49,11 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match cli.command {
+        cli::Command::Canary { stage, dns } => return doctor::child(stage, dns),
+        cli::Command::Doctor(options) => match doctor::run(&options) {
+            Ok(code) => return code,
+            Err(e) => Err(e),
+        },
         cli::Command::Run(options) => run::run(&options).map(|()| Exit::Ok),
         cli::Command::Replay(options) => replay::replay(&options).map(|()| Exit::Ok),
         cli::Command::Rules(command) => commands::rules::rules(&command),

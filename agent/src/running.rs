@@ -109,6 +109,11 @@ pub(crate) fn is_alive(seen: &Seen) -> bool {
     stat(&PathBuf::from(format!("/proc/{}", seen.pid))).is_some_and(|(_, start)| start == seen.start_ns)
 }
 
+/// When a process started, if it has not ended.
+pub(crate) fn start_of(pid: u32) -> Option<u64> {
+    stat(&PathBuf::from(format!("/proc/{pid}"))).map(|(_, start)| start)
+}
+
 /// All processes.
 pub(crate) fn scan() -> Vec<Seen> {
     let mut sockets = Sockets::default();

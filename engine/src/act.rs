@@ -125,10 +125,11 @@ pub fn each(effect: &Effect, mut f: impl FnMut(Act<'_>)) {
         Effect::Syscall { abi, nr } => f(Act::Syscall { abi: *abi, nr: *nr }),
         Effect::Special { name, result, .. } => f(Act::Special { name, result: *result }),
         Effect::Uring { name, .. } => f(Act::Uring { name }),
-        Effect::Fork { .. }
+        // Nothing was done; that it was tried is told by itself.
+        Effect::Denied { .. }
+        | Effect::Fork { .. }
         | Effect::Exit { .. }
         | Effect::DnsAnswer { .. }
-        | Effect::Denied { .. }
         | Effect::TlsHello { sni: None, .. }
         | Effect::Flow { .. } => {}
     }

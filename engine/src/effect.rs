@@ -3,7 +3,7 @@
 use abi::{denied_flag, denied_op, env_flag, exec_flag, flag, net_op, packet, path_op};
 
 use crate::{
-    output::{DeniedOp, Effect, NetOp, PathOpKind, Source, SyscallAbi},
+    output::{Effect, NetOp, PathOpKind, Source, SyscallAbi},
     policy::Family,
     record::{Event, Record},
     text,
@@ -169,18 +169,17 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
 fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
     use abi::policy::family;
     let op = match d.op {
-        denied_op::CONNECT => DeniedOp::Connect,
-        denied_op::SENDMSG => DeniedOp::Sendmsg,
-        denied_op::BIND => DeniedOp::Bind,
-        denied_op::PACKET => DeniedOp::Packet,
-        denied_op::QUESTION => DeniedOp::Question,
-        denied_op::CUT_OUT => DeniedOp::CutOut,
-        denied_op::CUT_IN => DeniedOp::CutIn,
-        _ => DeniedOp::Other,
+        denied_op::CONNECT => "connect",
+        denied_op::SENDMSG => "sendmsg",
+        denied_op::BIND => "bind",
+        denied_op::PACKET => "packet",
+        denied_op::QUESTION => "dns",
+        denied_op::CUT_OUT => "cut-out",
+        denied_op::CUT_IN => "cut-in",
+        _ => "other",
     };
-    let on_address = op != DeniedOp::Other;
+    let address = std::net::Ipv6Addr::from(d.addr).to_canonical();
     Effect::Denied {
-        op,
         family: match d.family {
             family::NETWORK => Family::Network,
             family::LISTEN => Family::Listen,
@@ -189,18 +188,15 @@ fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
             family::UNIX => Family::Unix,
             _ => Family::Dangerous,
         },
-        address: on_address.then(|| std::net::Ipv6Addr::from(d.addr).to_canonical().to_string()),
-        port: d.port as u16,
-        protocol: if on_address { text::protocol(d.protocol) } else { String::new() },
+        op: op.to_owned(),
         object: match op {
-            DeniedOp::Question => Some(text::wire_name(object)),
-            DeniedOp::Other => Some(text::kernel_path(object, false)),
-            _ => None,
+            "dns" => text::wire_name(object),
+            "other" => text::kernel_path(object, false),
+            _ => format!("{address}:{}/{}", d.port, text::protocol(d.protocol)),
         },
+        dry_run: d.flags & denied_flag::DRY_RUN != 0,
         live: d.live,
         held: d.held,
-        forbidden: d.flags & denied_flag::FORBIDDEN != 0,
-        dry_run: d.flags & denied_flag::DRY_RUN != 0,
     }
 }
 

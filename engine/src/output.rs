@@ -634,6 +634,23 @@ pub enum Effect {
         /// Text argument (memfd_create's name).
         text: Option<String>,
     },
+    /// The kernel denied an act, or would have.
+    Denied {
+        /// Of which family.
+        family: crate::policy::Family,
+        /// What was tried: `connect`, `sendmsg`, `dns`, `bind`, `exec`, `read`, `write`, ...
+        op: String,
+        /// What it was about: `HOST:PORT/PROTOCOL`, a name, a path.
+        object: String,
+        /// It was permitted all the same: only to tell.
+        dry_run: bool,
+        /// Scopes that were live for the process ([`crate::policy::scope`]).
+        #[serde(default)]
+        live: u64,
+        /// Scopes that hold a right to the object; 0: nobody does.
+        #[serde(default)]
+        held: u64,
+    },
     /// An io_uring request.
     Uring {
         /// IORING_OP_*.
@@ -641,51 +658,6 @@ pub enum Effect {
         /// Its name.
         name: String,
     },
-    /// An act that the policy of the server does not permit.
-    Denied {
-        /// What was tried.
-        op: DeniedOp,
-        /// Which sort of object.
-        family: crate::policy::Family,
-        /// Address, for acts on one.
-        address: Option<String>,
-        /// Port.
-        port: u16,
-        /// tcp, udp, or the number; empty where there is none.
-        protocol: String,
-        /// Name or path, for acts on one.
-        object: Option<String>,
-        /// Scopes that were live for the process ([`crate::policy::scope`]).
-        live: u64,
-        /// Scopes that hold a right to the object: 0 when nobody does.
-        held: u64,
-        /// A right names the object and says: nobody.
-        forbidden: bool,
-        /// Only told: it happened.
-        dry_run: bool,
-    },
-}
-
-/// What was denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeniedOp {
-    /// connect
-    Connect,
-    /// A datagram with an address.
-    Sendmsg,
-    /// bind
-    Bind,
-    /// A packet of a socket that was connected otherwise.
-    Packet,
-    /// A DNS question.
-    Question,
-    /// A packet out, of a server that is cut off.
-    CutOut,
-    /// A packet in, likewise.
-    CutIn,
-    /// Another act.
-    Other,
 }
 
 /// What was done to a path.

@@ -97,11 +97,14 @@ impl Agent {
     pub fn start_with(more: &[&str], keep: impl FnMut(&str) -> bool + Send + 'static) -> Result<Self> {
         let state = tempfile::tempdir()?;
         let mut command = Command::new(executable()?);
-        command.args(["run", "--no-control", "--print", "json", "--state-dir"]).arg(state.path()).args(more);
+        command.args(["run", "--no-control", "--print", "json", "--state-dir"]).arg(state.path());
+        // Others may run an agent beside this one.
+        command.arg("--guard").arg(state.path().join("agent.lock")).args(more);
         Self::launch(command, Some(state), keep)
     }
 
-    /// The same, with a control socket and state under `dir`, which outlive it: `control.sock` and `state`.
+    /// The same, with a control socket, state and lock under `dir`, which outlive it: `control.sock`, `state` and
+    /// `agent.lock`.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -120,7 +123,12 @@ impl Agent {
     ) -> Result<Self> {
         let mut command = Command::new(executable()?);
         command.args(["run", "--print", "json", "--control"]).arg(dir.join("control.sock"));
-        command.arg("--state-dir").arg(dir.join("state")).args(more);
+        command
+            .arg("--state-dir")
+            .arg(dir.join("state"))
+            .arg("--guard")
+            .arg(dir.join("agent.lock"))
+            .args(more);
         let agent = Self::launch(command, None, keep)?;
         agent.warm()?;
         Ok(agent)

@@ -50,6 +50,10 @@ pub(crate) struct ModeOf {
     /// A tool whose name is a mode
     #[arg(long)]
     pub(crate) tool: Option<String>,
+    /// With `enforce`: another version or entry point may do only what rules permit until it is ratified, instead of
+    /// what the one before was ratified for
+    #[arg(long)]
+    pub(crate) strict: bool,
     #[command(flatten)]
     pub(crate) remote: Remote,
 }
@@ -69,6 +73,20 @@ impl ModeOf {
             ([_, ..], Some(_)) => Err("name the tool once".into()),
         }
     }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Policy {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    #[command(subcommand)]
+    pub(crate) verb: PolicyVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Rights by scope, and what is only told, with the reason
+    Show { server: String },
 }
 
 fn not_a_mode(word: &str) -> String {

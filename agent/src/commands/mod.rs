@@ -8,6 +8,7 @@
 //! - [`state`]: `status`, `servers`, `tools`, `mode`, `reload`, `audit`, `purge`
 //! - [`findings`], [`explain`], [`taxonomy`]: what was found
 //! - [`baseline`], [`diff`]: what is normal
+//! - [`policy`]: what of it the kernel enforces
 //! - [`rules`]: checks, tests and explains rules; needs no agent
 
 pub(crate) mod args;
@@ -17,8 +18,9 @@ mod diff;
 mod exit;
 mod explain;
 mod findings;
+mod policy;
 pub(crate) mod rules;
-mod show;
+pub(crate) mod show;
 mod state;
 mod taxonomy;
 #[cfg(test)]
@@ -53,8 +55,13 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Audit(options) => state::audit(&options, &mut out),
         Command::Findings(options) => findings::run(&options, &mut out),
         Command::Baseline(options) => baseline::run(&options, &mut out),
+        Command::Policy(options) => policy::run(&options, &mut out),
         // `main` runs these.
-        Command::Run(_) | Command::Replay(_) | Command::Rules(_) => Ok(Exit::Ok),
+        Command::Run(_)
+        | Command::Replay(_)
+        | Command::Rules(_)
+        | Command::Doctor(_)
+        | Command::Canary { .. } => Ok(Exit::Ok),
     };
     match result.and_then(|exit| out.flush().map(|()| exit).map_err(Stop::from)) {
         Ok(exit) => exit.into(),

@@ -124,11 +124,17 @@ pub(super) fn mode(options: &ModeOf, out: &mut dyn Write) -> Result<Exit, Stop> 
             to.table(&["server", "tool", "mode"], rows(data).iter().map(row).collect())
         });
     };
-    let body = json!({ "server": options.server, "tool": tool, "mode": mode });
+    let mut body = json!({ "server": options.server, "tool": tool, "mode": mode });
+    if let (true, Some(fields)) = (options.strict, body.as_object_mut()) {
+        fields.insert("strict".into(), true.into());
+    }
     let data = client::post(remote, "/v1/mode", &body)?;
     let of = tool.map(|tool| format!(" {}", safe(tool))).unwrap_or_default();
     let server = safe(options.server.as_deref().unwrap_or_default());
-    answer(remote, &data, out, |_, to| to.line(format!("{server}{of} is in mode {} now", mode.name())))
+    let said = at(&data, "message");
+    // What a person should know beside.
+    let notes = said.split_once("; ").map(|(_, notes)| format!("; {}", safe(notes))).unwrap_or_default();
+    answer(remote, &data, out, |_, to| to.line(format!("{server}{of} is in mode {} now{notes}", mode.name())))
 }
 
 pub(super) fn reload(options: &Reload, out: &mut dyn Write) -> Result<Exit, Stop> {

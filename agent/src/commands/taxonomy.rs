@@ -26,6 +26,7 @@ const NAMES: &[(&str, &str)] = &[
     ("T1552.005", "Unsecured Credentials: Cloud Instance Metadata API"),
     ("T1559", "Inter-Process Communication"),
     ("T1562", "Impair Defenses"),
+    ("T1562.001", "Impair Defenses: Disable or Modify Tools"),
     ("T1565.001", "Data Manipulation: Stored Data"),
     ("T1565.002", "Data Manipulation: Transmitted Data"),
     ("T1571", "Non-Standard Port"),

@@ -304,3 +304,17 @@ fn command_lines_mean_what_they_say() -> Result {
     }
     Ok(())
 }
+
+#[test]
+fn a_policy_is_shown_with_who_may_do_what_and_what_is_only_told() -> Result {
+    let policy = serde_json::from_str(include_str!("../../../engine/tests/engine/golden/policy.json"))?;
+    let shown = page(&policy, super::policy::show_page)?;
+    for part in [
+        "generation 1700000002250, holds 1 servers",
+        "nobody: a rule denies it",
+        "told, not denied: no path says it",
+    ] {
+        assert!(shown.contains(part), "{part} in\n{shown}");
+    }
+    Ok(())
+}

@@ -145,7 +145,7 @@ mod tests {
             Verb::Ratify { identity: id() },
             Verb::Reset { identity: id() },
             Verb::Import { name: id(), text: id() },
-            Verb::SetMode { server: id(), tool: None, mode: Mode::Enforce },
+            Verb::SetMode { server: id(), tool: None, mode: Mode::Enforce, strict: false },
             Verb::Purge { before_days: 0 },
         ]
     }

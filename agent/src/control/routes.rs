@@ -75,6 +75,12 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
                 c.read(query(q).map(|q| Verb::BaselineExport { identity: q.identity }))
             }),
         )
+        .route(
+            "/v1/policy",
+            get(|q: Asked<Identity>, c: Call| {
+                c.read(query(q).map(|q| Verb::Policy { identity: q.identity }))
+            }),
+        )
         .route("/v1/rules", get(|c: Call| c.read(Ok(Verb::Rules))))
         .route("/v1/mode", get(|c: Call| c.read(Ok(Verb::Mode))).post(set_mode))
         .route(
@@ -167,6 +173,8 @@ struct SetMode {
     server: String,
     tool: Option<String>,
     mode: Mode,
+    #[serde(default)]
+    strict: bool,
 }
 
 #[derive(Deserialize)]
@@ -176,7 +184,8 @@ struct Purge {
 }
 
 async fn set_mode(call: Call, body: Body) -> Response {
-    call.change(body, |m: SetMode| Verb::SetMode { server: m.server, tool: m.tool, mode: m.mode }).await
+    let verb = |SetMode { server, tool, mode, strict }: SetMode| Verb::SetMode { server, tool, mode, strict };
+    call.change(body, verb).await
 }
 
 async fn ack(path: Id, call: Call, body: Body) -> Response {

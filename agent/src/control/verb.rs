@@ -27,6 +27,8 @@ pub(crate) enum Verb {
     BaselineDiff { a: String, b: String },
     /// A baseline as a rule file.
     BaselineExport { identity: String },
+    /// What the kernel permits a server, or would.
+    Policy { identity: String },
     /// Rules in force.
     Rules,
     /// Modes of servers and tools.
@@ -47,7 +49,7 @@ pub(crate) enum Verb {
     /// Take in a rule file that `export` wrote.
     Import { name: String, text: String },
     /// Set the mode of a server or of one tool.
-    SetMode { server: String, tool: Option<String>, mode: Mode },
+    SetMode { server: String, tool: Option<String>, mode: Mode, strict: bool },
     /// Forget findings, calls and audit rows older than this.
     Purge { before_days: u32 },
 }
@@ -112,6 +114,7 @@ impl Verb {
             Self::Baseline { .. } => "baseline",
             Self::BaselineDiff { .. } => "baseline-diff",
             Self::BaselineExport { .. } => "baseline-export",
+            Self::Policy { .. } => "policy",
             Self::Rules => "rules",
             Self::Mode => "mode",
             Self::Audit { .. } => "audit",
@@ -139,6 +142,7 @@ impl Verb {
             | Self::Baseline { .. }
             | Self::BaselineDiff { .. }
             | Self::BaselineExport { .. }
+            | Self::Policy { .. }
             | Self::Rules
             | Self::Mode
             | Self::Audit { .. } => false,
@@ -159,6 +163,7 @@ impl Verb {
             Self::Finding { id } | Self::Ack { id, .. } | Self::Permit { id, .. } => id.clone(),
             Self::Baseline { identity }
             | Self::BaselineExport { identity }
+            | Self::Policy { identity }
             | Self::Ratify { identity }
             | Self::Reset { identity } => identity.clone(),
             Self::Import { name, .. } => name.clone(),
@@ -193,6 +198,7 @@ impl Verb {
                     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
                 json!({ "bytes": text.len(), "sha256": digest })
             }
+            Self::SetMode { mode, strict: true, .. } => json!({ "mode": mode, "strict": true }),
             Self::SetMode { mode, .. } => json!({ "mode": mode }),
             Self::Purge { before_days } => json!({ "before_days": before_days }),
             _ => json!({}),

@@ -17,6 +17,8 @@ use crate::{
     store::{self, Ack, Done, ExceptionRow, Job, ModeRow},
 };
 
+/// Mode `enforce` with `strict`, as it is stored.
+pub(super) const STRICT: &str = "enforce-strict";
 const DAY_NS: i64 = 86_400_000_000_000;
 
 /// What a finding offers, if it is open, and the rules in force.
@@ -60,7 +62,7 @@ impl Desk {
             found.map(|f| (f.permit.clone(), f.origin.clone()))
         };
         let named = match &verb {
-            Verb::SetMode { server, mode, .. } => self.mode_target(server, *mode, engine),
+            Verb::SetMode { server, .. } => self.mode_target(server, engine),
             _ => Ok(String::new()),
         };
         let open = if let Verb::Permit { id, .. } = &verb { open(id) } else { None };
@@ -92,12 +94,7 @@ impl Desk {
     }
 
     /// Name of the server whose mode is meant.
-    fn mode_target(&self, server: &str, mode: Mode, engine: &Engine) -> Result<String, Failure> {
-        if mode == Mode::Enforce {
-            return Err(Failure::invalid(
-                "this agent cannot enforce yet: nothing is refused in the kernel; `watch` tells every deviation",
-            ));
-        }
+    fn mode_target(&self, server: &str, engine: &Engine) -> Result<String, Failure> {
         if let Some(r) = self.live.named(server).next() {
             return Ok(r.line.server.name.clone());
         }
@@ -137,7 +134,16 @@ impl Hands {
                 let what = format!("{}{name}", rules::IMPORT);
                 self.put(New { what, text, by }, &name).await
             }
-            Verb::SetMode { tool, mode, .. } => self.set_mode(server, tool, mode, by).await,
+            Verb::SetMode { tool, mode, strict, .. } => {
+                let strict = strict && mode == Mode::Enforce;
+                let row_mode = if strict { STRICT } else { mode.name() };
+                let mode = match mode {
+                    Mode::Learn => engine::judge::Mode::Learn,
+                    Mode::Watch => engine::judge::Mode::Watch,
+                    Mode::Enforce => engine::judge::Mode::Enforce,
+                };
+                self.set_mode(ModeRule { server, tool, mode, strict }, row_mode, by).await
+            }
             Verb::Purge { before_days } => self.purge(before_days).await,
             other => Err(Failure::invalid(format!("`{}` changes nothing", other.name()))),
         }
@@ -157,29 +163,27 @@ impl Hands {
 
     async fn of_baseline(&self, command: Command) -> Answer {
         let message = self.command(command).await.map_err(|e| match e.status {
-            422 => Failure::not_found(e.message),
+            422 if !e.message.contains("could not run") => Failure::not_found(e.message),
             _ => e,
         })?;
         self.save().await?;
         Ok(json!({ "message": message }))
     }
 
-    async fn set_mode(&self, server: String, tool: Option<String>, mode: Mode, by: String) -> Answer {
+    async fn set_mode(&self, rule: ModeRule, mode: &str, by: String) -> Answer {
         let row = ModeRow {
-            server: server.clone(),
-            tool: tool.clone().unwrap_or_default(),
-            mode: mode.name().to_owned(),
+            server: rule.server.clone(),
+            tool: rule.tool.clone().unwrap_or_default(),
+            mode: mode.to_owned(),
             by,
             at: utc_ns(),
         };
-        self.written(Job::Mode(row)).await?;
-        let mode = match mode {
-            Mode::Learn => engine::judge::Mode::Learn,
-            Mode::Watch => engine::judge::Mode::Watch,
-            Mode::Enforce => engine::judge::Mode::Enforce,
-        };
-        let rule = ModeRule { server, tool, mode };
+        // It may be refused, and what was refused must not come back with a restart.
         let message = self.command(Command::Mode { rule }).await?;
+        self.written(Job::Mode(row)).await.map_err(|e| Failure {
+            message: format!("in force until the agent ends, but {}", e.message),
+            ..e
+        })?;
         Ok(json!({ "message": message }))
     }
 

@@ -42,6 +42,9 @@ impl Desk {
             Verb::Baselines => {
                 Reading::Now(Ok(engine.judge().baselines().map(|b| summary(b, engine)).collect()))
             }
+            Verb::Policy { identity } => Reading::Now(
+                engine.judge().show_policy(&identity).map(|shown| json!(shown)).map_err(Failure::not_found),
+            ),
             Verb::Rules => Reading::Now(Ok(rules(engine))),
             Verb::Mode => Reading::Now(Ok(self.modes(engine))),
             Verb::Findings(filter) => Reading::Later(Box::new(move || past::findings(&dir, &filter))),

@@ -42,7 +42,7 @@ impl Files {
     }
 
     /// Packs and files.
-    pub(super) fn read(&self) -> Result<Vec<RuleText>, String> {
+    pub(crate) fn read(&self) -> Result<Vec<RuleText>, String> {
         if !self.explicit && !self.paths.iter().all(|path| path.exists()) {
             return Ok(texts(Vec::new()));
         }

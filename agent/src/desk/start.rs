@@ -1,17 +1,18 @@
 //! What stands in the state directory and the rule files when the agent starts.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use engine::{
     baseline::Baseline,
     detect::Thresholds,
     input::Fact,
-    judge::{Command, Config, Mode, ModeRule, Stored},
+    judge::{Command, Config, Mode, ModeRule, OnDegraded, Stored},
+    policy::Family,
 };
 use tokio::sync::{Mutex, mpsc};
 
-use super::{Desk, Hands, ORDERS, Order, Watcher, live::Live, resolvers, rules, save, utc_ns};
+use super::{Desk, Hands, ORDERS, Order, Watcher, changes, live::Live, resolvers, rules, save, utc_ns};
 use crate::{
     cli,
     commands::{Exit, Stop},
@@ -53,8 +54,13 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         anstream::eprintln!("toolwarden: {damaged} stored baselines cannot be read; they are learned anew");
         facts.push(Fact::Lost { cause: "store:baseline".into(), total: damaged });
     }
-    let config = Config { budget_per_day: options.budget, ..Config::default() };
+    let on_degraded = match options.on_degraded {
+        cli::OnDegraded::Refuse => OnDegraded::Refuse,
+        cli::OnDegraded::Observe => OnDegraded::Observe,
+    };
+    let config = Config { budget_per_day: options.budget, on_degraded, ..Config::default() };
     facts.push(Fact::Command(Command::Configure { config }));
+    facts.push(Fact::Command(enforceable()));
     let thresholds = Box::new(Thresholds::default());
     facts.push(Fact::Command(Command::Detectors { thresholds, resolvers: resolvers::configured() }));
     let (texts, problems) = rules::with_stored(texts, &exceptions);
@@ -79,11 +85,21 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         hands,
         watcher: Arc::new(Watcher::new(store)),
         since_utc: utc_ns(),
-        unsaved: std::collections::BTreeSet::new(),
+        unsaved: BTreeSet::new(),
         waiting: 0,
         refused: 0,
     };
     Ok(Prepared { desk, orders, facts })
+}
+
+/// What the kernel part can deny. This agent has no programs that deny anything.
+fn enforceable() -> Command {
+    let why = "this agent has no kernel programs that deny it: `watch` tells every deviation";
+    let all = [Family::Network, Family::Listen, Family::Exec, Family::File, Family::Unix, Family::Dangerous];
+    Command::Enforceable {
+        families: BTreeSet::new(),
+        because: all.into_iter().map(|family| (family, why.to_owned())).collect(),
+    }
 }
 
 fn invalid(message: String) -> anyhow::Error {
@@ -141,11 +157,12 @@ fn mode(row: &ModeRow) -> Option<ModeRule> {
     let mode = match row.mode.as_str() {
         "learn" => Mode::Learn,
         "watch" => Mode::Watch,
-        "enforce" => Mode::Enforce,
+        "enforce" | changes::STRICT => Mode::Enforce,
         _ => return None,
     };
     let tool = (!row.tool.is_empty()).then(|| row.tool.clone());
-    Some(ModeRule { server: row.server.clone(), tool, mode })
+    let strict = row.mode == changes::STRICT;
+    Some(ModeRule { server: row.server.clone(), tool, mode, strict })
 }
 
 /// What a state directory, or a file that `baseline export --format json` wrote, holds.

@@ -18,6 +18,9 @@ pub(crate) enum BtfError {
     Kind(u32),
 }
 
+/// What the names of functions begin with that LSM programs attach to.
+const LSM_PREFIX: &[u8] = b"bpf_lsm_";
+
 struct Member {
     name: u32,
     target: u32,
@@ -35,6 +38,8 @@ pub(crate) struct Btf<'a> {
     strings: &'a [u8],
     types: Vec<Type>,
     structs: HashMap<&'a [u8], Vec<u32>>,
+    /// Functions that LSM programs attach to, by name.
+    lsm: HashMap<&'a [u8], u32>,
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
@@ -59,7 +64,8 @@ impl<'a> Btf<'a> {
         let types = section(raw, header, word(raw, 8)?, word(raw, 12)?)?;
         let strings = section(raw, header, word(raw, 16)?, word(raw, 20)?)?;
         // Type 0 is void.
-        let mut btf = Self { strings, types: vec![Type::Other], structs: HashMap::new() };
+        let mut btf =
+            Self { strings, types: vec![Type::Other], structs: HashMap::new(), lsm: HashMap::new() };
         let mut at = 0;
         while at < types.len() {
             let (name, info, target) = (word(types, at)?, word(types, at + 4)?, word(types, at + 8)?);
@@ -93,6 +99,11 @@ impl<'a> Btf<'a> {
                 8..=11 | 18 => Type::Alias(target),
                 _ => Type::Other,
             };
+            // BTF_KIND_FUNC
+            let lsm = || strings.get(name as usize..).is_some_and(|text| text.starts_with(LSM_PREFIX));
+            if kind == 12 && lsm() {
+                btf.lsm.insert(btf.text(name), btf.types.len() as u32);
+            }
             btf.types.push(parsed);
             at += each * count + once;
         }
@@ -102,6 +113,11 @@ impl<'a> Btf<'a> {
     fn text(&self, offset: u32) -> &'a [u8] {
         let tail = self.strings.get(offset as usize..).unwrap_or_default();
         &tail[..tail.iter().position(|b| *b == 0).unwrap_or(tail.len())]
+    }
+
+    /// Type id of the function that an LSM hook's programs attach to; none: built without CONFIG_BPF_LSM.
+    pub(crate) fn lsm_hook(&self, hook: &str) -> Option<u32> {
+        self.lsm.get([LSM_PREFIX, hook.as_bytes()].concat().as_slice()).copied()
     }
 
     /// Byte offset of a member path such as `cqe.fd` within a structure. Members of anonymous parts

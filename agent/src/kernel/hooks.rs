@@ -24,7 +24,7 @@ pub(super) struct Point {
     pub(super) required: bool,
 }
 
-const LIFECYCLE: [Point; 3] = [
+pub(super) const LIFECYCLE: [Point; 3] = [
     Point { program: "fork", point: "sched_process_fork", required: true },
     Point { program: "exec", point: "sched_process_exec", required: true },
     Point { program: "exit", point: "sched_process_exit", required: true },
@@ -47,7 +47,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
 }
 
 /// The root of the v2 hierarchy: where it is mounted, else a private mount that nobody else sees.
-fn cgroup_root() -> Result<OwnedFd> {
+pub(super) fn cgroup_root() -> Result<OwnedFd> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("/proc is not mounted")?;
     // "cgroup2 /sys/fs/cgroup cgroup2 rw,... 0 0"; a bind mount of a part has another root, so the
     // shortest path is taken.

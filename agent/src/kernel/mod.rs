@@ -4,13 +4,17 @@
 //! - [`btf`]: member offsets
 //! - [`hooks`]: which programs there are and how each is attached
 //! - [`policy`]: what trees are held to
+//! - [`links`]: what is attached now
+//! - [`probe`]: what bpf() permits
 //! - [`counts`]: draining the aggregation maps and the loss counters
 //! - this module: loading, and the operations that the engine asks for
 
 pub(crate) mod btf;
 mod counts;
 mod hooks;
+mod links;
 mod policy;
+pub(crate) mod probe;
 
 use std::os::fd::OwnedFd;
 
@@ -25,6 +29,7 @@ use engine::output::{Coverage, CoverageState};
 use zerocopy::IntoBytes as _;
 
 pub(crate) use counts::Counts;
+pub(crate) use links::Linked;
 
 use crate::running::{self, Adopted, Known, Seen};
 

@@ -284,13 +284,9 @@ pub(crate) fn describe(effect: &Effect) -> Option<String> {
             format!("{name}{text} = {result}")
         }
         Effect::Uring { name, .. } => format!("io_uring {name}"),
-        Effect::Denied { op, address, port, protocol, object, dry_run, .. } => {
-            let what = match object {
-                Some(object) => safe(object),
-                None => format!("{}:{port}/{protocol}", address.as_deref().unwrap_or_default()),
-            };
-            let word = if *dry_run { "would deny" } else { "DENIED" };
-            format!("{word} {} {what}", format!("{op:?}").to_lowercase())
+        Effect::Denied { op, object, dry_run, .. } => {
+            let verdict = if *dry_run { "would be denied" } else { "denied" };
+            format!("{verdict} {op} {object}")
         }
     })
 }

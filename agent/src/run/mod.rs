@@ -5,11 +5,13 @@
 //! - this module: start, the loop, stop
 //! - [`ring`]: records from the ring, hooks, counters
 //! - [`hold`]: what servers are held to
+//! - [`watch`]: whether the hooks still work
 //! - [`requests`]: inputs to the engine, and what it asks of the system
 
 mod hold;
 mod requests;
 mod ring;
+mod watch;
 
 use std::{
     fs::{File, OpenOptions},
@@ -37,6 +39,7 @@ use tokio::{
 use crate::{
     cli, clients, control,
     desk::{self, Desk, Order},
+    guard,
     ingest::Ingest,
     kernel::{Counts, Kernel},
     key,
@@ -109,6 +112,7 @@ struct Agent {
     waiting: running::Waiting,
     looked_at: Instant,
     hold: Option<hold::Hold>,
+    watch: watch::Watch,
 }
 
 /// Nanoseconds of a clock.
@@ -123,7 +127,7 @@ fn every(period: Duration) -> tokio::time::Interval {
     interval
 }
 
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     clock(ClockId::Boottime) as u64
 }
 
@@ -143,7 +147,9 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
     if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
         tracing::debug!("cannot raise RLIMIT_MEMLOCK: {e}");
     }
-    // First what needs rights, so that their lack is what is told.
+    // Without rights there is no lock either: then their lack is what is told.
+    let root = rustix::process::geteuid().is_root();
+    let _guard = if root { Some(guard::Guard::take(&options.guard)?) } else { None };
     let (kernel, ring, counts) = Kernel::load(options.settle_ms * 1_000_000)?;
     let key = key::load(&options.state_dir)?;
     let recording = match &options.record {
@@ -205,6 +211,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             waiting: running::Waiting::default(),
             looked_at: Instant::now(),
             hold,
+            watch: watch::Watch::new(options.canary_minutes),
         };
         agent.main_loop(ring, Heard { news: heard, asked, orders }, facts, options).await
     })
@@ -244,6 +251,9 @@ impl Agent {
         let (mut inventory, mut save) = (every(INVENTORY), every(SAVE));
         self.begin(ring.get_mut(), &facts, options)?;
         drop(facts);
+        if let Some(why) = self.engine.judge().unenforceable() {
+            return Err(crate::commands::Stop::new(crate::commands::Exit::Invalid, why).into());
+        }
         self.find_clients();
         loop {
             tokio::select! {
@@ -275,6 +285,7 @@ impl Agent {
                 _ = counters.tick() => {
                     self.on_counters()?;
                     self.look_again(ring.get_mut())?;
+                    self.watch(ring.get_mut())?;
                 }
                 _ = look.tick(), if self.engine.tracked() > 0 => {
                     let unsure = self.kernel.unsure();
@@ -329,10 +340,12 @@ impl Agent {
                 anyhow::bail!("{why}");
             }
         }
-        for coverage in std::mem::take(&mut self.kernel.coverage) {
-            self.fact(&Fact::Coverage(coverage))?;
-        }
+        self.prove_hooks(ring, options)?;
         self.find_running(ring, None)?;
+        // Attached for the canary only.
+        if self.engine.tracked() == 0 {
+            self.detach()?;
+        }
         self.printer.ready()
     }
 

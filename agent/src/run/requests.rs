@@ -91,6 +91,10 @@ impl Agent {
     pub(super) fn hand_in(&mut self, up_to_ns: u64) -> Result<()> {
         let mut facts = Vec::new();
         self.counts.drain(&mut facts);
+        facts.retain(|fact| !self.watch.counted(fact));
+        if !self.drain_wanted {
+            self.watch.drained();
+        }
         facts.push(Fact::Drained { up_to_ns });
         facts.iter().try_for_each(|f| self.fact(f))
     }

@@ -71,6 +71,10 @@ impl Agent {
             record.clear();
             record.extend_from_slice(item.get(..record::used(&item)).unwrap_or_default());
             drop(item);
+            if self.watch.claims(&record) {
+                self.record = record;
+                continue;
+            }
             let new_tree = is_new_tree(&record);
             if new_tree {
                 self.attach()?;
@@ -98,17 +102,18 @@ impl Agent {
 
     /// Gives the other processes of the host their speed back when nothing is tracked.
     pub(super) fn rest(&mut self) -> Result<()> {
-        if self.engine.tracked() > 0 || !self.kernel.attached() {
+        if self.engine.tracked() > 0 || self.watch.is_busy() || !self.kernel.attached() {
             self.idle_since = None;
             return Ok(());
         }
         let since = *self.idle_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > LINGER {
-            self.kernel.detach_syscalls()?;
-            self.idle_since = None;
-            self.fact(&Fact::Detached)?;
-        }
-        Ok(())
+        if since.elapsed() > LINGER { self.detach() } else { Ok(()) }
+    }
+
+    pub(super) fn detach(&mut self) -> Result<()> {
+        self.idle_since = None;
+        self.kernel.detach_syscalls()?;
+        self.fact(&Fact::Detached)
     }
 
     pub(super) fn on_counters(&mut self) -> Result<()> {

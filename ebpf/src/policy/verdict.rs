@@ -15,7 +15,7 @@ use super::{
 use crate::track::now;
 
 /// Beside a mask: a right says nobody.
-pub const FORBIDDEN: u64 = 1 << 61;
+pub const FORBIDDEN: u64 = 1 << 60;
 /// Beside a port: any right of the object will do.
 pub const ANY_PORT: u64 = 1 << 32;
 
@@ -33,7 +33,7 @@ pub fn port_of(port: u32, protocol: u32) -> u64 {
     u64::from(port & 0xffff) | u64::from(protocol & 0xffff) << 16
 }
 
-/// The mask of those of an object's rights that cover a port.
+/// The mask of the first of an object's rights that covers a port: it decides alone. With [`ANY_PORT`]: of all.
 #[inline(always)]
 pub unsafe fn of_port(rights: *const Rights, port: u64) -> u64 {
     let (number, protocol) = (port as u16, (port >> 16) as u16);
@@ -49,10 +49,14 @@ pub unsafe fn of_port(rights: *const Rights, port: u64) -> u64 {
         if !covers {
             continue;
         }
-        if r.deny != 0 {
-            return mask | FORBIDDEN;
+        if any {
+            mask |= r.mask & CEILING;
+            continue;
         }
-        mask |= r.mask;
+        if r.deny != 0 {
+            return FORBIDDEN;
+        }
+        return r.mask & CEILING;
     }
     mask
 }
@@ -139,7 +143,11 @@ pub fn of_any(root: u64, policy: u64, addr: [u64; 2], port: u64) -> u64 {
     if mask & FORBIDDEN != 0 {
         return mask;
     }
-    mask | of_bound(root, policy, addr[0], addr[1], port)
+    let bound = of_bound(root, policy, addr[0], addr[1], port);
+    if bound & FORBIDDEN != 0 {
+        return FORBIDDEN;
+    }
+    mask | bound
 }
 
 /// Whether this host asks there for names: any tree that is judged may, as far as its questions are covered.

@@ -6,12 +6,14 @@
 //! - [`family`]: sets with incidence by session; [`numbers`]: histograms and session maxima
 //! - [`risk`]: which of them may be tested within the budget of false findings
 //! - [`settling`]: how long its tools work after their replies
+//! - `ratified`: what of it is enforced
 //! - [`view`]: what people are shown
 
 pub mod family;
 pub mod general;
 mod item;
 pub mod numbers;
+mod ratified;
 pub mod risk;
 pub mod roots;
 mod scope;
@@ -28,6 +30,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use item::{Dimension, Item, LEVELS, is_common, item};
+pub(crate) use ratified::Ratified;
 pub(crate) use scope::Novelty;
 pub use scope::{ScopeBaseline, ScopeKey};
 

@@ -63,6 +63,11 @@ impl Roots {
         })
     }
 
+    /// Directories with a name.
+    pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.prefixes.iter().filter(move |(_, own)| *own == name).map(|(prefix, _)| prefix.as_str())
+    }
+
     /// The home directory, if known.
     #[must_use]
     pub fn home(&self) -> Option<&str> {

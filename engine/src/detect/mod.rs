@@ -203,8 +203,8 @@ impl Detectors {
             | Effect::Unix { .. }
             | Effect::TlsHello { .. }
             | Effect::Special { .. }
-            | Effect::Uring { .. }
-            | Effect::Denied { .. } => {}
+            | Effect::Denied { .. }
+            | Effect::Uring { .. } => {}
         }
     }
 

@@ -204,6 +204,9 @@ impl Engine {
         }
         out.extend(findings.drain(..).map(|f| Output::Line(Box::new(Line::Finding(Box::new(f))))));
         self.findings = findings;
+        let mut changes = Vec::new();
+        self.judge.hold(self.now_ns, &mut changes);
+        out.extend(changes.into_iter().map(Output::Policy));
     }
 
     fn take_in(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
@@ -260,6 +263,7 @@ impl Engine {
                 self.utc_minus_boot_ns = *utc_minus_boot_ns;
                 self.judge.utc_minus_boot_ns = *utc_minus_boot_ns;
                 self.settle_ns = *settle_ns;
+                self.judge.set_settling(*settle_ns);
                 self.include_arguments = *include_arguments;
             }
             Fact::Identity(identity) => self.on_identity(identity, out),

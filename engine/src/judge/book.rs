@@ -119,6 +119,17 @@ impl Book {
         }
     }
 
+    /// Says more of a finding, once.
+    pub(super) fn note(&mut self, cause: &Cause, more: &str) {
+        if let Some(open) = self.open.get_mut(cause)
+            && !open.finding.sentence.contains(more)
+        {
+            open.finding.sentence.push(' ');
+            open.finding.sentence.push_str(more);
+            self.changed.insert(cause.clone());
+        }
+    }
+
     /// Raises the other finding of a pair, of the same server.
     pub(super) fn raise_partner(
         &mut self,
@@ -136,6 +147,14 @@ impl Book {
 
     pub(super) fn get(&self, cause: &Cause) -> Option<&Finding> {
         self.open.get(cause).map(|o| &o.finding)
+    }
+
+    /// An open finding of a server, wherever in it, that is at least as bad.
+    pub(super) fn find(&self, identity: &str, kind: Kind, object: &str, severity: Severity) -> Option<Cause> {
+        let same = |(c, o): &(&Cause, &Open)| {
+            c.0 == identity && c.2 == kind && c.3 == object && o.finding.severity >= severity
+        };
+        self.open.iter().find(same).map(|(cause, _)| cause.clone())
     }
 
     /// What has not been told: findings at once, their counts when `all`.

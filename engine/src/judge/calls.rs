@@ -415,6 +415,7 @@ impl Judge {
             return;
         };
         if let Some(key) = i.key {
+            self.enforcement.was_at(&key, i.roots, i.who);
             if let Some(numbers) = i.session_numbers.filter(|_| !i.session_odd) {
                 self.learn_session(&key, i.session, &numbers);
             }

@@ -1,6 +1,9 @@
 //! What people decide, and what was stored.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +11,7 @@ use super::{Config, Judge, ModeRule, calls::Waiting, instance::Instance};
 use crate::{
     baseline::Baseline,
     detect::Thresholds,
+    policy::Family,
     rules::{Origin, RuleSet, Source, units::Day},
 };
 
@@ -31,6 +35,14 @@ pub enum Command {
         thresholds: Box<Thresholds>,
         /// Not known: every resolver counts.
         resolvers: Option<Vec<std::net::IpAddr>>,
+    },
+    /// What this kernel can deny, and why it cannot deny the rest.
+    Enforceable {
+        /// Families.
+        families: BTreeSet<Family>,
+        /// Why the others are not among them, with the remedy.
+        #[serde(default)]
+        because: BTreeMap<Family, String>,
     },
     /// What a baseline holds is right.
     Ratify {
@@ -89,6 +101,7 @@ impl Judge {
     /// When there is no such thing.
     pub fn command(&mut self, command: &Command) -> Result<String, String> {
         let answer = self.decide(command);
+        self.enforcement.touch();
         self.instances.values_mut().for_each(Instance::forget_verdicts);
         answer
     }
@@ -127,8 +140,13 @@ impl Judge {
                 }
                 Ok("detectors are set".into())
             }
+            Command::Enforceable { families, because } => {
+                self.enforcement.can(families, because);
+                Ok(format!("{} families can be enforced", families.len()))
+            }
             Command::Ratify { baseline, by } => {
                 let key = self.find(baseline)?;
+                self.may_ratify(&key)?;
                 let utc = self.now_utc;
                 if let Some(b) = self.baselines.get_mut(&key) {
                     b.ratify(by, utc);
@@ -177,16 +195,19 @@ impl Judge {
                 Ok(format!("finding {finding} is acknowledged{open}"))
             }
             Command::Mode { rule } => {
+                let notes = self.may_be_in(rule)?;
                 self.modes.retain(|m| m.server != rule.server || m.tool != rule.tool);
                 self.modes.push(rule.clone());
                 let tool = rule.tool.as_deref().map(|t| format!(" tool {t}")).unwrap_or_default();
-                Ok(format!("{}{tool} is in mode {:?}", rule.server, rule.mode).to_lowercase())
+                let said = format!("{}{tool} is in mode {:?}", rule.server, rule.mode).to_lowercase();
+                Ok(format!("{said}{notes}"))
             }
         }
     }
 
     /// Takes in what was kept.
     pub fn restore(&mut self, stored: Stored) {
+        self.enforcement.touch();
         for mut b in stored.baselines {
             b.share_names();
             self.now_utc = self.now_utc.max(b.last_utc);

@@ -1,9 +1,11 @@
 //! What an operator sets.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::Limits;
+use crate::{baseline::Limits, policy::Family};
 
 /// Detection by baselines and rules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +25,23 @@ pub struct Config {
     pub baselines: bool,
     /// See `baselines`: rules and detectors.
     pub rules: bool,
+    /// What must be denied in the kernel for a server to be in `enforce`; what else can be, is as well.
+    pub enforce: BTreeSet<Family>,
+    /// What becomes of `enforce` where that cannot be had.
+    pub on_degraded: OnDegraded,
+    /// Servers in `enforce` are only told about what would have been denied.
+    pub dry_run: bool,
+}
+
+/// What becomes of enforcement that cannot be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDegraded {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// What can be had is taken, the rest is observed.
+    Observe,
 }
 
 impl Default for Config {
@@ -35,6 +54,9 @@ impl Default for Config {
             max_tools: 512,
             baselines: true,
             rules: true,
+            enforce: [Family::Network, Family::Listen].into(),
+            on_degraded: OnDegraded::default(),
+            dry_run: false,
         }
     }
 }
@@ -70,4 +92,8 @@ pub struct ModeRule {
     pub tool: Option<String>,
     /// The mode.
     pub mode: Mode,
+    /// In `enforce`: an identity without a ratified baseline may do only what rules permit, instead of what its
+    /// predecessor may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Judge, Mode,
     book::{Cause, Draft},
+    denied::Denial,
     instance::{Instance, scopes},
     policy, words,
 };
@@ -19,15 +20,15 @@ use crate::{
 
 /// A finding in an effect, before it has its place in the book.
 pub(super) struct Found {
-    kind: Kind,
-    severity: Severity,
-    origin: Origin,
-    object: String,
-    sentence: String,
-    permit: String,
-    baseline: Option<String>,
+    pub(super) kind: Kind,
+    pub(super) severity: Severity,
+    pub(super) origin: Origin,
+    pub(super) object: String,
+    pub(super) sentence: String,
+    pub(super) permit: String,
+    pub(super) baseline: Option<String>,
     /// It is about the whole server, whichever tool it was.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Judge {
@@ -49,6 +50,15 @@ impl Judge {
         if self.config.rules {
             found.extend(preloaded(line));
         }
+        if let Effect::Denied { family, op, object, dry_run, .. } = &*line.effect {
+            found.extend(self.denied(line, &Denial { family: *family, op, object, dry_run: *dry_run }));
+            if let Some(i) = self.instances.get_mut(&line.server.id) {
+                i.taint(&line.scope);
+            }
+        }
+        let Some(i) = self.instances.get_mut(&line.server.id) else {
+            return;
+        };
         let Some(look) = i.look(line).filter(|look| !look.items.is_empty()) else {
             self.enter(line, found);
             return;
@@ -166,13 +176,12 @@ impl Judge {
             }
             // Which call a runtime loads more of itself in is chance.
             let of_tool = if is_incidental(item) { None } else { new_for_all(baseline, scopes, item) };
-            let (level, known) = match of_tool {
-                Some(level) => (level, scopes),
-                None => match baseline.novelty(&ScopeKey::Whole, item).tested {
-                    Some(level) => (level, &[ScopeKey::Whole][..]),
-                    None => continue,
-                },
+            let of_whole = baseline.novelty(&ScopeKey::Whole, item).tested;
+            // What is new to the whole server is one finding, whichever of its tools do it.
+            let (Some(level), Some(named)) = (of_tool.or(of_whole), of_whole.or(of_tool)) else {
+                continue;
             };
+            let known = if of_tool.is_some() { scopes } else { &[ScopeKey::Whole] };
             if self.mode(&line.server.name, line.scope.tool.as_deref()) == Mode::Learn {
                 return;
             }
@@ -183,7 +192,7 @@ impl Judge {
                 .map(|s| words::normal(baseline, s, item.dimension))
                 .collect::<Vec<_>>()
                 .join("; ");
-            let object = item.levels[level].to_string();
+            let object = item.levels[named].to_string();
             let sentence = format!(
                 "{}, server `{}` {}. That is new ({object}); what is normal: {normal}.",
                 words::when(&line.scope),
@@ -211,7 +220,7 @@ impl Judge {
                 sentence,
                 permit,
                 baseline: Some(normal),
-                whole: *known == [ScopeKey::Whole],
+                whole: of_whole.is_some(),
             });
         }
     }
@@ -249,7 +258,8 @@ impl Judge {
                 let cause = (identity.clone(), place.to_owned(), kind, object.to_owned());
                 self.book.get(&cause).is_some_and(|known| known.severity >= severity).then_some(cause)
             };
-            let mut places = of_tools.iter().map(|s| place(std::slice::from_ref(s)));
+            let mut places =
+                of_tools.iter().chain([&ScopeKey::Whole]).map(|s| place(std::slice::from_ref(s)));
             let same = places.clone().find(|place| known(place, kind, &f.object).is_some());
             let other = match (kind, &*line.effect) {
                 (Kind::NewFileArea, _) => places.find_map(|place| known(&place, Kind::NewWrite, &f.object)),
@@ -258,11 +268,19 @@ impl Judge {
                     let names = general::domain(name);
                     places.find_map(|place| names.iter().find_map(|n| known(&place, Kind::NewName, n)))
                 }
+                // The same, without a call: whichever tool asked.
+                (Kind::AmbientNetwork, Effect::Net { name: Some(name), .. }) => {
+                    let names = general::domain(name);
+                    names.iter().find_map(|n| self.book.find(&identity, Kind::NewName, n, severity))
+                }
                 _ => None,
             };
             let call = line.scope.call.as_ref().map(|c| c.number);
             if let Some(cause) = other {
                 self.book.count(&cause, Some(seen), line.count);
+                if kind == Kind::AmbientNetwork {
+                    self.book.note(&cause, "It was contacted while no call was running, too.");
+                }
                 let (server, at_ns) = (&*line.server.id, line.time.boot_ns);
                 self.escalate(&cause, &Told { kind, server, call, at_ns, severity, object: &f.object });
                 continue;
@@ -434,7 +452,7 @@ fn lower(severity: Severity) -> Severity {
 
 /// What libraries and runtimes do on behalf of others: they read what they consist of, and ask for a name by way of
 /// several files and the host's own resolver. The name itself is judged.
-fn is_incidental(item: &Item) -> bool {
+pub(crate) fn is_incidental(item: &Item) -> bool {
     const OWN: [&str; 7] =
         ["/usr/", "/lib", "/proc/self/", "/sys/devices/", "/dev/null", "/etc/ld.so", "${package}"];
     const NAMES: [&str; 5] =

@@ -518,7 +518,11 @@ pub(super) fn scopes(scope: &Scope) -> Vec<ScopeKey> {
 fn has_acts(effect: &Effect) -> bool {
     !matches!(
         effect,
-        Effect::Fork { .. } | Effect::Exit { .. } | Effect::Flow { .. } | Effect::DnsAnswer { .. }
+        Effect::Fork { .. }
+            | Effect::Exit { .. }
+            | Effect::Flow { .. }
+            | Effect::DnsAnswer { .. }
+            | Effect::Denied { .. }
     )
 }
 
@@ -577,11 +581,10 @@ fn hash<H: std::hash::Hasher>(effect: &Effect, state: &mut H) {
         }
         Effect::Syscall { abi, nr } => (*abi, *nr).hash(state),
         Effect::Special { name, .. } | Effect::Uring { name, .. } => name.hash(state),
-        Effect::Denied { op, address, port, object, .. } => {
-            (*op as u8, port).hash(state);
-            address.hash(state);
-            object.hash(state);
-        }
-        Effect::Fork { .. } | Effect::Exit { .. } | Effect::Flow { .. } | Effect::DnsAnswer { .. } => {}
+        Effect::Fork { .. }
+        | Effect::Exit { .. }
+        | Effect::Flow { .. }
+        | Effect::DnsAnswer { .. }
+        | Effect::Denied { .. } => {}
     }
 }

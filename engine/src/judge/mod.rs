@@ -7,17 +7,25 @@
 //! - `instance`: a running server, and what its calls did so far
 //! - `effects`: an effect: rules, detectors, novelty
 //! - `calls`: an ended call: numbers, and learning
+//! - `asked`: whether a baseline may be ratified, and a mode set
+//! - `denied`: what the kernel denied
+//! - `enforce`: who is held to which kernel policy
 //! - `policy`: what rules say about it
+//! - `coverage`: a hook that stops working
 //! - `book`: findings, one for each cause
 //! - `commands`: what people decide
 //! - [`export`](mod@export): a baseline as a rule file
 //! - `words`: sentences
 
+mod asked;
 mod book;
 mod calls;
 mod commands;
 pub mod config;
+mod coverage;
+mod denied;
 mod effects;
+mod enforce;
 pub mod export;
 mod instance;
 mod policy;
@@ -36,13 +44,17 @@ use crate::{
     detect::{Escalation, Hit, Thresholds},
     finding::{Evidence, Finding, Kind, Origin},
     input::Identity,
-    output::{Basis, Certainty, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time},
+    output::{
+        Basis, Certainty, CoverageState, Line, LostLine, Scope, ScopeKind, ServerEvent, ServerLine, Time,
+    },
     rules::{RuleSet, Who},
 };
 use book::{Book, Draft};
 pub use calls::Waiting;
 pub use commands::{Command, RuleText, Stored};
-pub use config::{Config, Mode, ModeRule};
+pub use config::{Config, Mode, ModeRule, OnDegraded};
+pub(crate) use effects::is_incidental;
+use enforce::Enforcement;
 use instance::Instance;
 
 /// Behaviour of calls with findings that wait for a person.
@@ -80,6 +92,9 @@ pub struct Judge {
     resolvers: Option<Vec<IpAddr>>,
     escalation: Escalation,
     hits: Vec<Hit>,
+    enforcement: Enforcement,
+    /// What each hook did when it was last told of.
+    hooks: BTreeMap<String, CoverageState>,
 }
 
 impl Judge {
@@ -101,7 +116,8 @@ impl Judge {
                     self.instances.values_mut().for_each(Instance::taint_all);
                 }
             }
-            Line::Coverage(_) | Line::Finding(_) => {}
+            Line::Coverage(l) => self.on_coverage(l),
+            Line::Finding(_) => {}
         }
         if self.book.waits() {
             self.book.tell(matches!(line, Line::Call(_)), |f| out.push(f));
@@ -140,6 +156,7 @@ impl Judge {
 
     fn on_server(&mut self, line: &ServerLine) {
         self.now_utc = self.now_utc.max(line.time.utc);
+        self.enforcement.touch();
         let id = line.server.id.clone();
         match line.event {
             ServerEvent::Found | ServerEvent::Identified => {
@@ -335,12 +352,16 @@ impl Judge {
     }
 
     fn mode(&self, server: &str, tool: Option<&str>) -> Mode {
+        self.mode_rule(server, tool).map(|m| m.mode).unwrap_or_default()
+    }
+
+    fn mode_rule(&self, server: &str, tool: Option<&str>) -> Option<&ModeRule> {
         // The last rule that matches decides; one for a tool beats one for its server.
         let fits = |m: &&ModeRule| m.server == "*" || m.server == server;
         let for_tool =
             self.modes.iter().rev().filter(fits).find(|m| m.tool.is_some() && m.tool.as_deref() == tool);
         let for_server = self.modes.iter().rev().filter(fits).find(|m| m.tool.is_none());
-        for_tool.or(for_server).map(|m| m.mode).unwrap_or_default()
+        for_tool.or(for_server)
     }
 
     /// Baselines, by key.
@@ -361,6 +382,11 @@ impl Judge {
     #[must_use]
     pub fn mode_of(&self, server: &str, tool: Option<&str>) -> Mode {
         self.mode(server, tool)
+    }
+
+    /// Settling time of tools whose own is not known.
+    pub(crate) fn set_settling(&mut self, settle_ns: u64) {
+        self.enforcement.settle_ns = settle_ns;
     }
 
     /// Mode rules.

@@ -87,12 +87,8 @@ pub(super) fn did(effect: &Effect) -> String {
         }
         Effect::Special { name, .. } => format!("used the system call {name}"),
         Effect::Uring { name, .. } => format!("used io_uring for {name}"),
-        Effect::Denied { op, address, port, protocol, object, dry_run, .. } => {
-            let verb = if *dry_run { "would have been denied" } else { "was denied" };
-            let to =
-                object.clone().or_else(|| address.as_ref().map(|a| format!("{a} port {port}/{protocol}")));
-            format!("{verb}: {} {}", format!("{op:?}").to_lowercase(), to.unwrap_or_default())
-        }
+        Effect::Denied { op, object, dry_run: false, .. } => format!("was denied {op} of {object}"),
+        Effect::Denied { op, object, .. } => format!("would have been denied {op} of {object}"),
         Effect::Fork { child } => format!("started process {child}"),
         Effect::Exit { .. } => "ended a process".into(),
         Effect::DnsAnswer { name, .. } => format!("got an answer for {name}"),

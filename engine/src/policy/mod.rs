@@ -5,16 +5,47 @@
 //! mask. What a server may do at a moment is the rights whose mask meets the scopes that are *live*: those
 //! of calls in flight (until the matching reply plus the tool's settling time), those that a child was born
 //! in, startup, and ambient. All bits together are the server's ceiling.
+//!
+//! How rights are looked up is the same for all: the most specific one that covers the object decides, alone.
+//! [`Policy::permits`] says it exactly, and is what the kernel programs are tested against:
+//! - addresses: the longest prefix whose ports and protocol cover; among equals one for that protocol before one
+//!   for any. What holds of a wider range is repeated in narrower ones, so one longest-prefix look-up will do;
+//! - names: the name itself, else the longest suffix (`below`);
+//! - paths: the path itself, else its directory's children, else the nearest directory around it whose subtree has
+//!   a right.
+//!
+//! A mask of 0 says that a rule denies: an address that is denied is denied whatever name led to it, and the other
+//! way round. Without that, an address *or* its name permits. [`scope::NOBODY`] alone says that nobody has it,
+//! which takes nothing away from names. A call of a tool that is not in [`Policy::tools`] has no bit: it has
+//! ambient rights.
+//!
+//! # Layout
+//! - [`compile`](fn@compile): from a baseline and rules, with what cannot be said
+//! - `permits`: the reference
+//! - [`backtest`]: what a policy would have denied
+//! - [`view`]: what people are shown
+
+pub mod backtest;
+mod compile;
+mod permits;
+#[cfg(test)]
+mod tests;
+pub mod view;
 
 use std::{fmt, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use compile::{Given, compile};
+pub use permits::family;
+
 /// Bits of a mask of scopes.
 pub mod scope {
     /// Tools have bits `0..TOOLS`; those beyond share the last of them.
     pub const TOOLS: u32 = 60;
+    /// No scope has it: of a right that nobody holds and no rule denies.
+    pub const NOBODY: u64 = 1 << 61;
     /// From exec to the first request's settling.
     pub const STARTUP: u64 = 1 << 62;
     /// While no call is in flight.
@@ -93,7 +124,7 @@ pub struct Ports {
     pub from: u16,
     /// Last.
     pub to: u16,
-    /// IPPROTO_*, 0 for any.
+    /// IPPROTO_*, 0 for any. MPTCP has a number above 255: only entries for any protocol cover it.
     pub protocol: u8,
 }
 
@@ -117,7 +148,8 @@ pub struct NameRight {
     pub name: String,
     /// Any name below it (and not itself).
     pub below: bool,
-    /// Ports; `None`: the name may be asked for, which permits no connection.
+    /// Ports of connections; `None`: the name may be asked for, which permits no connection, and only these
+    /// entries permit it.
     pub ports: Option<Ports>,
     /// Who holds it. 0: nobody.
     pub mask: u64,
@@ -145,7 +177,8 @@ pub enum PathAccess {
     Delete,
     /// Mode or owner changed.
     Change,
-    /// Executed.
+    /// Executed: the file that was named. A script's interpreter needs no right of its own, but a mask of 0 for
+    /// it denies the script as well.
     Exec,
     /// Unix socket connected to (`@name`: abstract).
     Unix,

@@ -12,7 +12,7 @@ const MAX_SEGMENTS: usize = 256;
 
 /// One name in a path pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
+pub(super) enum Segment {
     /// `**`: any number of names.
     Deep,
     /// `*`
@@ -45,7 +45,7 @@ struct Template {
 /// A path pattern without unknowns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PathGlob {
-    segments: Box<[Segment]>,
+    pub(super) segments: Box<[Segment]>,
     /// One bit for each literal name: a path without one of them cannot match. See [`bit`].
     names: u64,
 }

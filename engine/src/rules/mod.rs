@@ -7,7 +7,7 @@
 //! - `parse`: from text to that; all bytes are hostile
 //! - `compile`, [`set`], `table`: rules as meant
 //! - `names`, `glob`, `net`, [`syscalls`], [`units`]: patterns, names and numbers
-//! - [`select`], [`limits`]: whom rules are about, and what they say; `own`: a process's own entries of `/proc`
+//! - [`select`], [`limits`]: whom rules are about, and what they say; [`outline`]: what of it prefixes can say; `own`: a process's own entries of `/proc`
 //! - [`case`]: inline tests
 //! - [`lint`], [`explain`]: what is hardly meant, and why something was decided
 //! - [`write`]: rules as text again
@@ -23,6 +23,7 @@ pub mod limits;
 pub mod lint;
 mod names;
 mod net;
+pub(crate) mod outline;
 mod own;
 pub mod packs;
 mod parse;

@@ -19,7 +19,7 @@ pub(super) enum Token {
 
 /// Any text may stand for `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NameGlob(Vec<Box<[Token]>>);
+pub(super) struct NameGlob(pub(super) Vec<Box<[Token]>>);
 
 impl NameGlob {
     pub(super) fn parse(text: &str) -> Result<Self, Reason> {

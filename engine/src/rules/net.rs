@@ -6,7 +6,7 @@ use super::names::{NameGlob, Reason};
 
 /// Whom a pattern is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
+pub(super) enum Host {
     Any,
     Public,
     Private,
@@ -17,17 +17,17 @@ enum Host {
 
 /// An address range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
-    net: IpAddr,
-    bits: u32,
+pub(super) struct Range {
+    pub(super) net: IpAddr,
+    pub(super) bits: u32,
 }
 
 /// A peer or listener pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
-    host: Host,
-    ports: (u16, u16),
-    protocol: Option<Box<str>>,
+    pub(super) host: Host,
+    pub(super) ports: (u16, u16),
+    pub(super) protocol: Option<Box<str>>,
 }
 
 const PROTOCOLS: [&str; 8] = ["tcp", "udp", "icmp", "icmpv6", "sctp", "mptcp", "udplite", "any"];
@@ -90,6 +90,11 @@ impl Destination {
             Host::Name(glob) => name.is_some_and(|name| glob.matches_host(name)),
         };
         at(address) || (deny && inner(address).is_some_and(|v4| at(IpAddr::V4(v4))))
+    }
+
+    /// It is about names.
+    pub(super) fn is_name(&self) -> bool {
+        matches!(self.host, Host::Name(_))
     }
 
     /// Whether everything that `other` matches is matched, as far as that can be told.

@@ -85,21 +85,21 @@ pub struct Decision<'a> {
 pub struct Selected {
     set: Arc<RuleSet>,
     /// Rules by what they speak about.
-    slots: [Box<[u32]>; SLOTS],
+    pub(super) slots: [Box<[u32]>; SLOTS],
     /// Patterns with this server's own directories filled in.
-    extra: [Box<[Extra]>; SLOTS],
+    pub(super) extra: [Box<[Extra]>; SLOTS],
     /// All rules about it.
     all: Box<[u32]>,
     ambient: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Extra {
-    rule: u32,
+pub(super) struct Extra {
+    pub(super) rule: u32,
     /// Which list of programs, for exec; 0 otherwise.
-    section: u32,
-    entry: u32,
-    glob: PathGlob,
+    pub(super) section: u32,
+    pub(super) entry: u32,
+    pub(super) glob: PathGlob,
 }
 
 impl Matcher {
@@ -225,7 +225,16 @@ impl Selected {
     /// What the rules say about an act.
     #[must_use]
     pub fn decide(&self, act: &Act<'_>, today: Day) -> Decision<'_> {
-        let Some(found) = self.find(act, today) else { return Decision::default() };
+        self.resolve(self.find(act, today))
+    }
+
+    /// The same, of a peer by its name alone, whatever its address.
+    pub(crate) fn decide_by_name(&self, act: &Act<'_>, today: Day) -> Decision<'_> {
+        self.resolve(self.find_among(act, today, &|hit| hit.by_name))
+    }
+
+    fn resolve<'a>(&'a self, found: Option<Found<'a>>) -> Decision<'a> {
+        let Some(found) = found else { return Decision::default() };
         let rule = self.set.at(found.rule);
         let exception = found.exception.and_then(|e| rule?.exceptions.get(usize::from(e)));
         Decision { verdict: found.verdict, rule, exception, pattern: Some(found.pattern) }
@@ -277,9 +286,21 @@ impl Selected {
         self.ambient
     }
 
+    /// A rule by its number.
+    pub(super) fn rule(&self, i: u32) -> Option<&Rule> {
+        self.set.at(i)
+    }
+
     fn find(&self, act: &Act<'_>, today: Day) -> Option<Found<'_>> {
+        self.find_among(act, today, &|_| true)
+    }
+
+    fn find_among(&self, act: &Act<'_>, today: Day, counts: &dyn Fn(&Hit<'_>) -> bool) -> Option<Found<'_>> {
         let mut best: [Option<Found<'_>>; 5] = [None; 5];
         self.each(act, &mut |i, rule, hit| {
+            if !counts(&hit) {
+                return;
+            }
             let mut put = |rank: usize, verdict, exception| {
                 let new = Found { verdict, rule: i, exception, pattern: (hit.text, hit.at) };
                 if let Some(place) = best.get_mut(rank) {
@@ -294,7 +315,7 @@ impl Selected {
             };
             let person = rule.origin == Origin::Person;
             match hit.part {
-                Part::Deny => match self.excepted(i, rule, act, today) {
+                Part::Deny => match self.excepted(i, rule, act, today, counts) {
                     // A pack's exception decides nothing; it is kept to explain why.
                     Some(exception) if !person => put(4, Verdict::None, Some(exception)),
                     // A person's is counted where it matches itself.
@@ -313,13 +334,20 @@ impl Selected {
     }
 
     /// The exception of a rule that holds for an act.
-    fn excepted(&self, i: u32, rule: &Rule, act: &Act<'_>, today: Day) -> Option<u16> {
+    fn excepted(
+        &self,
+        i: u32,
+        rule: &Rule,
+        act: &Act<'_>,
+        today: Day,
+        counts: &dyn Fn(&Hit<'_>) -> bool,
+    ) -> Option<u16> {
         if rule.exceptions.is_empty() {
             return None;
         }
         let mut found = None;
         self.each(act, &mut |other, rule, hit| {
-            if let (Part::Exception(e), true) = (hit.part, other == i)
+            if let (Part::Exception(e), true) = (hit.part, other == i && counts(&hit))
                 && rule.exceptions.get(usize::from(e)).is_some_and(|e| e.holds(today))
             {
                 found = found.or(Some(e));

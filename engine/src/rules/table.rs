@@ -181,7 +181,7 @@ impl Table {
             Act::Connect { address, name, port, protocol } => {
                 for e in self.peers(Slot::Connect) {
                     if e.pattern.matches(*address, *name, *port, protocol, e.part.denies()) {
-                        f(e.hit());
+                        f(Hit { by_name: e.pattern.is_name(), ..e.hit() });
                     }
                 }
             }
@@ -240,11 +240,13 @@ pub(super) struct Hit<'a> {
     pub(super) part: Part,
     pub(super) text: &'a str,
     pub(super) at: At,
+    /// It is about a peer's name.
+    pub(super) by_name: bool,
 }
 
 impl<P> Entry<P> {
     pub(super) fn hit(&self) -> Hit<'_> {
-        Hit { part: self.part, text: &self.text, at: self.at }
+        Hit { part: self.part, text: &self.text, at: self.at, by_name: false }
     }
 }
 
@@ -267,13 +269,13 @@ impl Programs {
         let flagged = (self.memfd && *memfd) || (self.deleted && *deleted);
         if flagged && (self.part.denies() || self.paths.is_empty()) && self.fits(act) {
             let text = if self.memfd && *memfd { "exec.memfd" } else { "exec.deleted" };
-            return f(Hit { part: self.part, text, at: At::default() });
+            return f(Hit { part: self.part, text, at: At::default(), by_name: false });
         }
         if !self.fits(act) {
             return;
         }
         if self.paths.is_empty() && !self.args.is_empty() && self.part.denies() {
-            return f(Hit { part: self.part, text: "exec.args", at: At::default() });
+            return f(Hit { part: self.part, text: "exec.args", at: At::default(), by_name: false });
         }
         let views = [Some(PathView::new(file)), script.map(PathView::new)];
         for entry in &self.paths {

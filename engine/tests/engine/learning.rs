@@ -188,7 +188,7 @@ fn another_version_is_compared_with_the_known_one() {
 fn in_mode_learn_a_baseline_tells_nothing() {
     let mut host = Host::new(0.2);
     host.train(40);
-    let rule = ModeRule { server: "files".into(), tool: None, mode: Mode::Learn };
+    let rule = ModeRule { server: "files".into(), tool: None, mode: Mode::Learn, strict: false };
     host.world.fact(&Fact::Command(Command::Mode { rule }));
     host.session("1", |w, _| read(w, "home/dev/.ssh/id_rsa"));
     assert_eq!(host.findings().len(), 0);
@@ -257,4 +257,31 @@ fn what_is_new_to_the_server_is_found_where_it_is_open_which_tool_did_it() {
     assert_eq!(of_files(&host), 0, "{:#?}", host.findings());
     host.session("1", |w, _| both(w, "home/dev/notes/secret.txt"));
     assert!(of_files(&host) > 0, "{:#?}", host.findings());
+}
+
+#[test]
+fn what_is_new_to_the_server_is_one_finding_whichever_of_its_tools_do_it() {
+    let mut host = Host::new(0.2);
+    let of_tool = |w: &mut World, tool: &str, path: &str| {
+        let id = w.next_call();
+        w.call(id, tool);
+        w.open(ROOT, &reversed(path));
+        w.reply(id);
+        w.wait(30);
+    };
+    for n in 0..40 {
+        host.session("1", |w, _| {
+            for tool in ["read_file", "search"] {
+                of_tool(w, tool, &format!("srv/data/dir{n}/report.txt"));
+            }
+        });
+    }
+    host.session("1", |w, _| {
+        of_tool(w, "read_file", "home/dev/notes/secret.txt");
+        of_tool(w, "search", "home/dev/notes/secret.txt");
+    });
+    let ids: std::collections::BTreeSet<_> = host.findings().iter().map(|f| f.id.clone()).collect();
+    assert_eq!(ids.len(), 1, "{:#?}", host.findings());
+    let last = host.findings().into_iter().last().expect("a finding");
+    assert_eq!((last.kind, last.count), (Kind::NewFileArea, 2));
 }

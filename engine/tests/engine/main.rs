@@ -3,6 +3,7 @@
 
 mod attribution;
 mod common;
+mod enforce;
 mod golden;
 mod learning;
 mod names;

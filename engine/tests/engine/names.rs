@@ -101,3 +101,29 @@ fn to_connect_to_a_new_name_is_the_same_finding() {
     host.session("1", |w, _| call(w, connect));
     assert!(last(&host, &KINDS).iter().any(|f| f.kind == Kind::NewDestination));
 }
+
+#[test]
+fn a_new_name_that_is_contacted_without_a_call_too_is_one_finding_that_says_so() {
+    let mut host = Host::new(0.2);
+    let files = packs().into_iter().map(|s| RuleText { name: s.name, text: s.text, shipped: true });
+    host.world.fact(&Fact::Command(Command::Rules { files: files.collect() }));
+    host.train(40);
+    host.session("1", |w, _| {
+        call(w, look_up);
+        w.wait(30_000);
+        connect(w);
+        w.wait(1100);
+    });
+    let found = last(&host, &[Kind::NewName, Kind::AmbientNetwork]);
+    assert_eq!(found.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::NewName], "{found:#?}");
+    let sentence = &found[0].sentence;
+    assert!(sentence.ends_with("It was contacted while no call was running, too."), "{sentence}");
+
+    // An address that no name led to is told for itself.
+    host.session("1", |w, _| {
+        w.wait(30_000);
+        connect(w);
+        w.wait(1100);
+    });
+    assert!(last(&host, &[Kind::AmbientNetwork]).len() == 1);
+}

@@ -186,6 +186,8 @@ impl Watching {
         let child = Command::new(e2e::agent::executable()?)
             .args(["run", "--no-control", "--print", "json", "--state-dir"])
             .arg(state)
+            .arg("--guard")
+            .arg(state.join("agent.lock"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

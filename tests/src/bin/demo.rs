@@ -219,6 +219,7 @@ fn sentence(effect: &Effect) -> Option<String> {
         Effect::TlsHello { sni: Some(sni), .. } => format!("says TLS hello to {sni}"),
         Effect::Special { name, .. } => format!("calls {name}"),
         Effect::Uring { name, .. } => format!("io_uring {name}"),
+        Effect::Denied { op, object, .. } => format!("denied {op} {object}"),
         _ => return None,
     })
 }

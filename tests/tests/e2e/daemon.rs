@@ -84,7 +84,7 @@ fn daily_use() -> Result<()> {
     reloads(&place, rules + 1)?;
     place.person(&["mode", name, "learn"])?.good()?;
     let enforce = place.person(&["mode", name, "enforce"])?;
-    ensure!(enforce.code == 5 && enforce.err.contains("cannot enforce yet"), "{}", enforce.err);
+    ensure!(enforce.code == 5 && enforce.err.contains("cannot enforce network"), "{}", enforce.err);
     place.person(&["baseline", "ratify", name])?.good()?;
     let exported = place.ask(&["baseline", "export", name])?.good()?;
     ensure!(exported.contains("rules:") && exported.contains(name), "{exported}");
@@ -185,6 +185,7 @@ fn a_broken_rule_file_at_start_is_told_with_its_place() -> Result<()> {
     let mut command = Command::new(place.program());
     let at = |path: &Path, name: &str| path.join(name);
     command.arg("run").arg("--no-control").arg("--state-dir").arg(at(place.path(), "state"));
+    command.arg("--guard").arg(at(place.path(), "agent.lock"));
     command.arg("--rules").arg(at(place.path(), "rules")).stdin(Stdio::null());
     let done = said(command)?;
     ensure!(done.code == 5 && done.err.contains("broken.yaml:3:"), "{}: {}", done.code, done.err);

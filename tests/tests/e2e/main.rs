@@ -5,6 +5,7 @@ mod bad_input;
 mod busy;
 mod contain;
 mod daemon;
+mod doctor;
 mod environment;
 mod flood;
 mod forging;

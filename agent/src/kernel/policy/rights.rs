@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use abi::policy::{CEILING, PortRight, RIGHTS, Rights, TOOL_BITS, ToolValue, family, names};
+use abi::policy::{CEILING, NOBODY, PortRight, RIGHTS, Rights, TOOL_BITS, ToolValue, family, names};
 use anyhow::{Result, bail, ensure};
 use engine::policy::{Family, NameRight, NetRight, Policy, Ports};
 
@@ -54,30 +54,29 @@ fn covers(wide: (u128, u8), narrow: (u128, u8)) -> bool {
 fn port_right(ports: Ports, mask: u64) -> Result<PortRight> {
     ensure!(ports.from <= ports.to, "ports {}-{} are none", ports.from, ports.to);
     Ok(PortRight {
-        mask: mask & CEILING,
+        // One that nobody holds is an entry all the same.
+        mask: mask & CEILING | if mask & CEILING == 0 && mask != 0 { NOBODY } else { 0 },
         from: ports.from,
         to: ports.to,
         protocol: u16::from(ports.protocol),
-        deny: u16::from(mask & CEILING == 0),
+        deny: u16::from(mask == 0),
     })
 }
 
-/// Puts rights into an entry, level by level, the most specific level first. Within one level prohibitions come first.
+/// Puts rights into an entry, level by level, the most specific level first; within a level those of one protocol before those of
+/// any. The first that covers a port decides alone, so what stands behind the same ports is left out.
 fn entry(what: &str, ask: u64, levels: impl Iterator<Item = Vec<PortRight>>) -> Result<Rights> {
     let mut list: Vec<PortRight> = Vec::new();
     for mut level in levels {
-        level.sort_by_key(|r| std::cmp::Reverse(r.deny));
+        // Of equals the last one counts, as in `Policy::permits`.
+        level.reverse();
+        level.sort_by_key(|r| r.protocol == 0);
         for right in level {
-            let ports = |r: &PortRight| (r.from, r.to, r.protocol) == (right.from, right.to, right.protocol);
-            if list.iter().any(|r| r.deny == 1 && ports(r)) {
-                // Never reached.
-                continue;
-            }
-            // One that no prohibition stands behind takes the mask in.
-            let behind = list.iter().rposition(|r| r.deny == 1).map_or(0, |i| i + 1);
-            match list.iter_mut().skip(behind).find(|r| ports(r)) {
-                Some(r) if right.deny == 0 => r.mask |= right.mask,
-                _ => list.push(right),
+            let hides = |r: &PortRight| {
+                r.from <= right.from && right.to <= r.to && (r.protocol == 0 || r.protocol == right.protocol)
+            };
+            if !list.iter().any(hides) {
+                list.push(right);
             }
         }
     }
@@ -97,10 +96,6 @@ fn entry(what: &str, ask: u64, levels: impl Iterator<Item = Vec<PortRight>>) -> 
 fn nets(all: &[NetRight]) -> Result<BTreeMap<Net, Rights>> {
     let mut by_net: BTreeMap<(u128, u8), Vec<PortRight>> = BTreeMap::new();
     for r in all {
-        // What the default says anyway; it must not stand against names.
-        if r.prefix == 0 && r.mask & CEILING == 0 {
-            continue;
-        }
         by_net.entry(network(r)?).or_default().push(port_right(r.ports, r.mask)?);
     }
     let mut out = BTreeMap::new();
@@ -138,22 +133,15 @@ fn name_rights(all: &[NameRight], key: &names::Key) -> Result<BTreeMap<u64, Righ
         let mut covering: Vec<_> = by_name.iter().filter(|(wide, _)| name_covers(**wide, *name)).collect();
         // The longest first; of one length, the name itself before what is below it.
         covering.sort_by_key(|((n, below), _)| (std::cmp::Reverse(n.len()), *below));
-        let mut ask = 0;
-        let mut forbidden = false;
+        let mut ask = None;
         let mut levels = Vec::new();
         for (_, rights) in covering {
-            let nobody = rights.iter().any(|r| r.mask & CEILING == 0 && r.ports.is_none());
-            forbidden |= nobody;
-            if forbidden {
-                // A name that nobody may ask for, nobody connects to either.
-                break;
-            }
             let mut level = Vec::new();
             for r in rights {
-                // Who may connect may ask.
-                ask |= r.mask & CEILING;
-                if let Some(ports) = r.ports {
-                    level.push(port_right(ports, r.mask)?);
+                match r.ports {
+                    Some(ports) => level.push(port_right(ports, r.mask)?),
+                    // The most specific one decides alone.
+                    None => ask = ask.or(Some(r.mask & CEILING)),
                 }
             }
             levels.push(level);
@@ -163,7 +151,7 @@ fn name_rights(all: &[NameRight], key: &names::Key) -> Result<BTreeMap<u64, Righ
         let hash = if text.is_empty() { 0 } else { key.name(text) };
         let hash = if *below { hash.wrapping_add(names::BELOW) } else { hash };
         ensure!(
-            out.insert(hash, entry(&what, ask, levels.into_iter())?).is_none(),
+            out.insert(hash, entry(&what, ask.unwrap_or(0), levels.into_iter())?).is_none(),
             "the hash of {what} collides with another name's: restart the agent, which takes another key"
         );
     }
@@ -223,16 +211,9 @@ mod tests {
 
     /// As the kernel reads it.
     fn mask_of(rights: &Rights, port: u16) -> Option<u64> {
-        let mut mask = 0;
-        for r in rights.ports.iter().take_while(|r| r.mask != 0 || r.deny != 0) {
-            if (r.from..=r.to).contains(&port) {
-                if r.deny == 1 {
-                    return (mask != 0).then_some(mask);
-                }
-                mask |= r.mask;
-            }
-        }
-        (mask != 0).then_some(mask)
+        let list = rights.ports.iter().take_while(|r| r.mask != 0 || r.deny != 0);
+        let first = list.clone().find(|r| (r.from..=r.to).contains(&port))?;
+        (first.mask & CEILING != 0).then_some(first.mask & CEILING)
     }
 
     #[test]
@@ -241,6 +222,7 @@ mod tests {
             net("10.0.0.0", 8, (443, 443), 1),
             net("10.1.2.3", 32, (80, 80), 2),
             net("10.1.0.0", 16, (0, 65535), 0),
+            net("10.2.0.0", 16, (443, 443), NOBODY),
             net("0.0.0.0", 0, (443, 443), 4),
         ];
         let map = nets(&all).expect("fits");
@@ -248,9 +230,11 @@ mod tests {
         assert_eq!(mask_of(at("10.1.2.3", 128), 80), Some(2));
         assert_eq!(mask_of(at("10.1.2.3", 128), 443), None, "the /16 says nobody");
         assert_eq!(mask_of(at("10.1.0.0", 112), 443), None);
-        assert_eq!(mask_of(at("10.0.0.0", 104), 443), Some(5));
+        assert_eq!(mask_of(at("10.2.0.0", 112), 443), None, "nobody holds it");
+        assert_eq!(at("10.2.0.0", 112).ports.map(|r| r.deny).iter().sum::<u16>(), 0, "but no rule denies it");
+        assert_eq!(mask_of(at("10.0.0.0", 104), 443), Some(1), "the most specific one decides alone");
         assert_eq!(mask_of(at("10.0.0.0", 104), 80), None);
-        assert_eq!(map.len(), 4);
+        assert_eq!(map.len(), 5);
         assert!(map.contains_key(&(words(IpAddr::V6(Ipv6Addr::from(0xffff_0000_0000u128))), 96)));
     }
 
@@ -276,14 +260,15 @@ mod tests {
         let all = [
             right("example.com", true, Some(443), 1),
             right("api.example.com", false, Some(80), 2),
+            right("example.com", true, None, 16),
             right("evil.example.com", false, None, 0),
             right("only.example.org", false, None, 8),
         ];
         let map = name_rights(&all, &key).expect("fits");
         let api = map[&key.name("api.example.com")];
-        assert_eq!((api.ask, mask_of(&api, 443), mask_of(&api, 80)), (3, Some(1), Some(2)));
+        assert_eq!((api.ask, mask_of(&api, 443), mask_of(&api, 80)), (16, Some(1), Some(2)));
         let evil = map[&key.name("evil.example.com")];
-        assert_eq!((evil.ask, mask_of(&evil, 443)), (0, None));
+        assert_eq!(evil.ask, 0, "nobody may ask");
         let only = map[&key.name("only.example.org")];
         assert_eq!((only.ask, mask_of(&only, 443)), (8, None));
         assert!(map.contains_key(&key.name("example.com").wrapping_add(names::BELOW)));

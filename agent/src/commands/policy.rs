@@ -1,0 +1,65 @@
+//! `policy show`: who may do what in the kernel, and what is only told.
+
+use std::io::{self, Write};
+
+use owo_colors::Style;
+use serde_json::Value;
+
+use super::{
+    answer,
+    args::{Policy, PolicyVerb},
+    client,
+    exit::{Exit, Stop},
+    show::{Screen, at, list, text},
+};
+
+pub(super) fn run(options: &Policy, out: &mut dyn Write) -> Result<Exit, Stop> {
+    let PolicyVerb::Show { server } = &options.verb;
+    let data = client::get(&options.remote, "/v1/policy", &[("identity", server)])?;
+    answer(&options.remote, &data, out, show_page)
+}
+
+pub(super) fn show_page(policy: &Value, to: &mut Screen<'_>) -> io::Result<()> {
+    to.field("identity", &at(policy, "identity"))?;
+    to.field("mode", &at(policy, "mode"))?;
+    to.field("in force", &state(policy))?;
+    to.field("denies", &words(policy, "families", "nothing"))?;
+    to.heading("Tools")?;
+    let tool = |t: &Value| vec![at(t, "tool"), format!("{} ms", at(t, "settle_ms"))];
+    to.table(&["tool", "rights_end_after_reply"], plain(list(policy, "tools"), tool))?;
+    to.heading("Rights")?;
+    let right = |r: &Value| {
+        let denied = r.get("denied") == Some(&Value::Bool(true));
+        let who = if denied { "nobody: a rule denies it".into() } else { words(r, "scopes", "nobody") };
+        let how = if r.get("enforced") == Some(&Value::Bool(true)) { "denied" } else { "told" };
+        vec![at(r, "family"), at(r, "act"), at(r, "object"), who, how.into()]
+    };
+    to.table(&["family", "act", "object", "who_may", "all_else_is"], plain(list(policy, "rights"), right))?;
+    to.heading("Alert only, and where the kernel says more or less than rules and baseline")?;
+    let only = |a: &Value| vec![at(a, "rule"), at(a, "what"), at(a, "why")];
+    to.table(&["rule_or_scope", "what", "why"], plain(list(policy, "alert_only"), only))?;
+    if !list(policy, "would_deny").is_empty() {
+        to.heading("Of what it did before, this would be denied")?;
+        let row = |d: &Value| vec![at(d, "scope"), at(d, "family"), at(d, "what")];
+        to.table(&["scope", "family", "what"], plain(list(policy, "would_deny"), row))?;
+    }
+    Ok(())
+}
+
+fn plain(rows: &[Value], cells: impl Fn(&Value) -> Vec<String>) -> Vec<(Vec<String>, Style)> {
+    rows.iter().map(|row| (cells(row), Style::new())).collect()
+}
+
+fn state(policy: &Value) -> String {
+    let is = |key: &str| policy.get(key) == Some(&Value::Bool(true));
+    match (is("in_force"), is("ratified")) {
+        (true, _) => format!("generation {}, holds {} servers", at(policy, "generation"), at(policy, "held")),
+        (false, true) => "no: this is what it would be in `enforce`".into(),
+        (false, false) => "no: the baseline is not ratified, so only rules permit anything".into(),
+    }
+}
+
+fn words(value: &Value, key: &str, none: &str) -> String {
+    let all: Vec<String> = list(value, key).iter().map(text).collect();
+    if all.is_empty() { none.to_owned() } else { all.join(", ") }
+}
