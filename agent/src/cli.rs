@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::{self, args},
+    commands::{self, args, respond},
     control, doctor, guard,
 };
 
@@ -63,6 +63,22 @@ pub(crate) enum Command {
     Policy(args::Policy),
     /// Show or set what is done with deviations (setting needs root)
     Mode(args::ModeOf),
+    /// Stop or slow down a server, or let it go on (needs root)
+    #[command(
+        after_help = "Examples:\n  toolwarden respond freeze git --for 10m\n  toolwarden respond kill git --dry-run\n  \
+                            toolwarden respond release git"
+    )]
+    Respond(respond::Respond),
+    /// What was done about servers: list, show
+    Responses(respond::Responses),
+    /// Carry out no response any more, and end those in force (needs root)
+    #[command(after_help = "Without an agent that answers: touch /run/toolwarden/disarm")]
+    Disarm(respond::Arms),
+    /// Carry out responses again (needs root)
+    Arm(respond::Arms),
+    /// Ends what is over when the agent cannot; the agent starts it
+    #[command(hide = true)]
+    Watchdog(Watchdog),
     /// Read configuration and rules anew; broken ones change nothing (needs root)
     Reload(args::Reload),
     /// Who changed what, and who was not allowed to, latest first
@@ -148,15 +164,6 @@ pub(crate) enum Format {
     Json,
 }
 
-/// What becomes of enforcement that cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnDegraded {
-    /// It is an error
-    Refuse,
-    /// What can be had is taken, the rest is observed
-    Observe,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// How to print
@@ -184,10 +191,13 @@ pub(crate) struct Run {
     /// False findings that baselines may make, a day
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = budget)]
     pub(crate) budget: f64,
-    /// What becomes of mode `enforce` where the kernel cannot deny what must be denied: `refuse` is an error,
-    /// `observe` takes what can be had
-    #[arg(long, value_enum, default_value = "refuse")]
-    pub(crate) on_degraded: OnDegraded,
+    /// What is done about findings of a severity whose rule says nothing, in mode `enforce`: a ladder, climbed
+    /// when it goes on, such as `critical=throttle,freeze`; may be repeated
+    #[arg(long, value_name = "SEVERITY=ACTIONS", value_parser = respond::default_of)]
+    pub(crate) respond: Vec<respond::Default>,
+    /// Only tell what responses would do, and what would be denied
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Where the control socket is made, for `toolwarden status` and the other verbs
     #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
     pub(crate) control: PathBuf,
@@ -203,7 +213,7 @@ pub(crate) struct Run {
     pub(crate) guard: PathBuf,
     /// What to do when the host cannot do what is asked for: a hook that is needed is silent, or what a mode
     /// would deny cannot be denied
-    #[arg(long, value_enum, default_value = "fail", value_name = "WHAT")]
+    #[arg(long, value_enum, default_value = "refuse", value_name = "WHAT")]
     pub(crate) on_degraded: OnDegraded,
     /// The hooks are proved with real acts at start and this often; 0: only at start
     #[arg(long, value_name = "MIN", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1440))]
@@ -213,10 +223,17 @@ pub(crate) struct Run {
 /// What to do when the host cannot do what is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnDegraded {
-    /// Do not start, and say why
-    Fail,
-    /// Start, see what can be seen, and tell instead of denying
+    /// It is an error, which says why
+    Refuse,
+    /// What can be had is taken, the rest is observed
     Observe,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watchdog {
+    /// That of the agent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: PathBuf,
 }
 
 fn budget(text: &str) -> Result<f64, String> {

@@ -6,6 +6,7 @@
 //! - [`ingest`]: masks payloads and secrets before anything else sees a record
 //! - [`kernel`]: BPF programs and maps
 //! - [`commands`]: what the command line does beside that
+//! - [`contain`]: servers throttled, frozen, ended and released
 //! - [`control`]: the control socket
 //! - [`desk`]: what the loop answers there
 //! - [`doctor`]: whether the agent can do its work here
@@ -20,6 +21,7 @@
 mod cli;
 mod clients;
 mod commands;
+mod contain;
 mod control;
 mod desk;
 mod doctor;
@@ -57,6 +59,10 @@ fn main() -> ExitCode {
         cli::Command::Run(options) => run::run(&options).map(|()| Exit::Ok),
         cli::Command::Replay(options) => replay::replay(&options).map(|()| Exit::Ok),
         cli::Command::Rules(command) => commands::rules::rules(&command),
+        cli::Command::Watchdog(options) => {
+            contain::watchdog::run(&options.state_dir);
+            Ok(Exit::Ok)
+        }
         asked => return commands::run(asked),
     };
     match result {

@@ -90,6 +90,13 @@ pub enum Fact {
     Command(crate::judge::Command),
     /// What was kept over a restart.
     Restore(Box<crate::judge::Stored>),
+    /// What became of an order to respond.
+    Responded(crate::respond::Outcome),
+    /// A person has disarmed responses, or armed them again.
+    Disarmed {
+        /// Nothing is done while this is so.
+        disarmed: bool,
+    },
     /// The agent stops: tell what is known of everything under way.
     Stop,
 }

@@ -92,6 +92,8 @@ pub enum Line {
     Coverage(CoverageLine),
     /// Something is out of line.
     Finding(Box<crate::finding::Finding>),
+    /// Something was done about it.
+    Response(Box<crate::respond::ResponseLine>),
 }
 
 /// When.

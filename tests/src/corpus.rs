@@ -276,7 +276,7 @@ impl Replayed {
             Line::Lost(line) => {
                 self.lost.insert(line.cause, line.total);
             }
-            Line::Coverage(_) | Line::Finding(_) => {}
+            Line::Coverage(_) | Line::Finding(_) | Line::Response(_) => {}
         }
     }
 

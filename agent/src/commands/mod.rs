@@ -9,6 +9,7 @@
 //! - [`findings`], [`explain`], [`taxonomy`]: what was found
 //! - [`baseline`], [`diff`]: what is normal
 //! - [`policy`]: what of it the kernel enforces
+//! - [`respond`]: what is done about servers
 //! - [`rules`]: checks, tests and explains rules; needs no agent
 
 pub(crate) mod args;
@@ -19,6 +20,7 @@ mod exit;
 mod explain;
 mod findings;
 mod policy;
+pub(crate) mod respond;
 pub(crate) mod rules;
 pub(crate) mod show;
 mod state;
@@ -56,12 +58,17 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Findings(options) => findings::run(&options, &mut out),
         Command::Baseline(options) => baseline::run(&options, &mut out),
         Command::Policy(options) => policy::run(&options, &mut out),
+        Command::Respond(options) => respond::respond(&options, &mut out),
+        Command::Responses(options) => respond::responses(&options, &mut out),
+        Command::Disarm(options) => respond::disarm(&options, &mut out),
+        Command::Arm(options) => respond::arm(&options, &mut out),
         // `main` runs these.
         Command::Run(_)
         | Command::Replay(_)
         | Command::Rules(_)
         | Command::Doctor(_)
-        | Command::Canary { .. } => Ok(Exit::Ok),
+        | Command::Canary { .. }
+        | Command::Watchdog(_) => Ok(Exit::Ok),
     };
     match result.and_then(|exit| out.flush().map(|()| exit).map_err(Stop::from)) {
         Ok(exit) => exit.into(),

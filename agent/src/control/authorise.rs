@@ -133,6 +133,8 @@ mod tests {
             Verb::Rules,
             Verb::Mode,
             Verb::Audit { limit: None },
+            Verb::Responses { server: None, limit: None },
+            Verb::Response { id: id() },
         ]
     }
 
@@ -147,6 +149,14 @@ mod tests {
             Verb::Import { name: id(), text: id() },
             Verb::SetMode { server: id(), tool: None, mode: Mode::Enforce, strict: false },
             Verb::Purge { before_days: 0 },
+            Verb::Respond {
+                server: id(),
+                action: engine::respond::Action::Release,
+                for_ns: None,
+                dry_run: true,
+            },
+            Verb::Disarm,
+            Verb::Arm,
         ]
     }
 

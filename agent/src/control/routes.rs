@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use engine::respond::Action;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -106,6 +107,16 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             "/v1/purge",
             post(|c: Call, b: Body| c.change(b, |p: Purge| Verb::Purge { before_days: p.before_days })),
         )
+        .route(
+            "/v1/responses",
+            get(|q: Asked<ResponseFilter>, c: Call| {
+                c.read(query(q).map(|q| Verb::Responses { server: q.server, limit: q.limit }))
+            }),
+        )
+        .route("/v1/responses/{id}", get(|i: Id, c: Call| c.read(id(i).map(|id| Verb::Response { id }))))
+        .route("/v1/respond", post(respond))
+        .route("/v1/disarm", post(|c: Call, b: Body| c.change(b, |Empty {}| Verb::Disarm)))
+        .route("/v1/arm", post(|c: Call, b: Body| c.change(b, |Empty {}| Verb::Arm)))
         .fallback(|| async { answer(Err(Failure::not_found("no such path; GET /v1/status is one"))) })
         .method_not_allowed_fallback(|| async {
             answer(Err(Failure::new(405, "this path is not for this method: GET reads, POST changes")))
@@ -181,6 +192,33 @@ struct SetMode {
 #[serde(deny_unknown_fields)]
 struct Purge {
     before_days: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResponseFilter {
+    server: Option<String>,
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Respond {
+    server: String,
+    action: Action,
+    for_ns: Option<u64>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+async fn respond(call: Call, body: Body) -> Response {
+    let verb =
+        |Respond { server, action, for_ns, dry_run }| Verb::Respond { server, action, for_ns, dry_run };
+    call.change(body, verb).await
 }
 
 async fn set_mode(call: Call, body: Body) -> Response {

@@ -1,5 +1,6 @@
 //! What can be asked of the agent. One enum for all, so that who may do what is one table.
 
+use engine::respond::Action;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -52,6 +53,16 @@ pub(crate) enum Verb {
     SetMode { server: String, tool: Option<String>, mode: Mode, strict: bool },
     /// Forget findings, calls and audit rows older than this.
     Purge { before_days: u32 },
+    /// What was done about servers, latest first.
+    Responses { server: Option<String>, limit: Option<u32> },
+    /// One response.
+    Response { id: String },
+    /// Do something about a server, or undo it.
+    Respond { server: String, action: Action, for_ns: Option<u64>, dry_run: bool },
+    /// Carry out no response any more.
+    Disarm,
+    /// Carry them out again.
+    Arm,
 }
 
 /// Which calls.
@@ -126,6 +137,11 @@ impl Verb {
             Self::Import { .. } => "import",
             Self::SetMode { .. } => "set-mode",
             Self::Purge { .. } => "purge",
+            Self::Responses { .. } => "responses",
+            Self::Response { .. } => "response",
+            Self::Respond { .. } => "respond",
+            Self::Disarm => "disarm",
+            Self::Arm => "arm",
         }
     }
 
@@ -145,6 +161,8 @@ impl Verb {
             | Self::Policy { .. }
             | Self::Rules
             | Self::Mode
+            | Self::Responses { .. }
+            | Self::Response { .. }
             | Self::Audit { .. } => false,
             Self::Reload { .. }
             | Self::Ack { .. }
@@ -153,6 +171,9 @@ impl Verb {
             | Self::Reset { .. }
             | Self::Import { .. }
             | Self::SetMode { .. }
+            | Self::Respond { .. }
+            | Self::Disarm
+            | Self::Arm
             | Self::Purge { .. } => true,
         }
     }
@@ -160,7 +181,11 @@ impl Verb {
     /// What it is done to.
     pub(crate) fn target(&self) -> String {
         match self {
-            Self::Finding { id } | Self::Ack { id, .. } | Self::Permit { id, .. } => id.clone(),
+            Self::Respond { server, .. } => server.clone(),
+            Self::Responses { server, .. } => server.clone().unwrap_or_default(),
+            Self::Finding { id } | Self::Response { id } | Self::Ack { id, .. } | Self::Permit { id, .. } => {
+                id.clone()
+            }
             Self::Baseline { identity }
             | Self::BaselineExport { identity }
             | Self::Policy { identity }
@@ -182,6 +207,8 @@ impl Verb {
             | Self::Mode
             | Self::Audit { .. }
             | Self::Reload { .. }
+            | Self::Disarm
+            | Self::Arm
             | Self::Purge { .. } => String::new(),
         }
     }
@@ -200,6 +227,9 @@ impl Verb {
             }
             Self::SetMode { mode, strict: true, .. } => json!({ "mode": mode, "strict": true }),
             Self::SetMode { mode, .. } => json!({ "mode": mode }),
+            Self::Respond { action, for_ns, dry_run, .. } => {
+                json!({ "action": action, "for_ns": for_ns, "dry_run": dry_run })
+            }
             Self::Purge { before_days } => json!({ "before_days": before_days }),
             _ => json!({}),
         }

@@ -7,12 +7,14 @@ use engine::{
     Engine,
     finding::Origin,
     judge::{Command, ModeRule},
+    respond::Action,
     rules::RuleSet,
 };
 use serde_json::json;
 
 use super::{Desk, Hands, off_loop, past, reads, rules, utc_ns};
 use crate::{
+    contain,
     control::{Answer, Ask, Failure, Mode, Peer, Role, Verb},
     store::{self, Ack, Done, ExceptionRow, Job, ModeRow},
 };
@@ -63,6 +65,7 @@ impl Desk {
         };
         let named = match &verb {
             Verb::SetMode { server, .. } => self.mode_target(server, engine),
+            Verb::Respond { server, action, .. } => self.respond_target(server, *action),
             _ => Ok(String::new()),
         };
         let open = if let Verb::Permit { id, .. } = &verb { open(id) } else { None };
@@ -90,6 +93,26 @@ impl Desk {
                 peer.pid
             ))),
             None => Ok(()),
+        }
+    }
+
+    /// Id of the server that is meant. To release, it need not run.
+    fn respond_target(&self, server: &str, action: Action) -> Result<String, Failure> {
+        let mut named = self.live.named(server);
+        match (named.next(), named.next()) {
+            (Some(r), None) => Ok(r.line.server.id.clone()),
+            (Some(a), Some(b)) => {
+                let ids: Vec<&str> =
+                    [a, b].into_iter().chain(named).map(|r| r.line.server.id.as_str()).collect();
+                Err(Failure::invalid(format!(
+                    "{} servers are called `{server}`: name one of {ids:?}",
+                    ids.len()
+                )))
+            }
+            (None, _) if action == Action::Release => Ok(server.to_owned()),
+            (None, _) => {
+                Err(Failure::not_found(format!("no server `{server}` runs; `toolwarden servers` lists them")))
+            }
         }
     }
 
@@ -145,6 +168,12 @@ impl Hands {
                 self.set_mode(ModeRule { server, tool, mode, strict }, row_mode, by).await
             }
             Verb::Purge { before_days } => self.purge(before_days).await,
+            Verb::Respond { action, for_ns, dry_run, .. } => {
+                let command = Command::Respond { server, action, for_ns, dry_run, by };
+                Ok(json!({ "message": self.command(command).await? }))
+            }
+            Verb::Disarm => self.arms(true).await,
+            Verb::Arm => self.arms(false).await,
             other => Err(Failure::invalid(format!("`{}` changes nothing", other.name()))),
         }
     }
@@ -185,6 +214,24 @@ impl Hands {
             ..e
         })?;
         Ok(json!({ "message": message }))
+    }
+
+    /// The loop looks for the file four times a second.
+    async fn arms(&self, disarm: bool) -> Answer {
+        let file = contain::disarm_file(&self.state_dir);
+        off_loop(move || {
+            let done = if disarm { std::fs::write(&file, "") } else { std::fs::remove_file(&file) };
+            let message = match done {
+                Ok(()) if disarm => "responses are disarmed: none is carried out, and those in force end",
+                Ok(()) => "responses are armed again",
+                Err(e) if !disarm && e.kind() == std::io::ErrorKind::NotFound => {
+                    "responses were armed already"
+                }
+                Err(e) => return Err(Failure::unavailable(format!("{}: {e}", file.display()))),
+            };
+            Ok(json!({ "message": message }))
+        })
+        .await
     }
 
     async fn purge(&self, before_days: u32) -> Answer {

@@ -59,7 +59,7 @@ impl Live {
             Line::Coverage(line) => {
                 self.coverage.insert(line.coverage.hook.clone(), line.coverage.clone());
             }
-            Line::Effect(_) | Line::Finding(_) => {}
+            Line::Effect(_) | Line::Finding(_) | Line::Response(_) => {}
         }
     }
 

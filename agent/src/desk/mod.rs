@@ -115,6 +115,9 @@ impl Desk {
             if let Line::Finding(finding) = &**line {
                 self.submit(Job::Finding(finding.clone()));
             }
+            if let Line::Response(response) = &**line {
+                self.submit(Job::Response(response.clone()));
+            }
             self.live.observe(line, |id| engine.judge().identity_of(id).map(ToString::to_string));
             if matches!(**line, Line::Server(_)) {
                 self.watcher.look(engine);

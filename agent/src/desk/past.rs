@@ -64,6 +64,18 @@ fn shown(row: &FindingRow) -> Value {
     value
 }
 
+pub(super) fn responses(dir: &Path, server: Option<&str>, limit: Option<u32>) -> Answer {
+    let rows = reader(dir)?.responses(server, limit.unwrap_or(ROWS)).map_err(failed)?;
+    Ok(rows.iter().filter_map(|json| serde_json::from_str::<Value>(json).ok()).collect())
+}
+
+pub(super) fn response(dir: &Path, id: &str) -> Answer {
+    let none =
+        || Failure::not_found(format!("there is no response {id}; `toolwarden responses list` shows all"));
+    let json = reader(dir)?.response(id).map_err(failed)?.ok_or_else(none)?;
+    serde_json::from_str(&json).map_err(|e| Failure::invalid(format!("the response cannot be read: {e}")))
+}
+
 pub(super) fn audit(dir: &Path, limit: Option<u32>) -> Answer {
     let rows = reader(dir)?.audit(limit.unwrap_or(ROWS)).map_err(failed)?;
     let row = |row: store::AuditRow| {

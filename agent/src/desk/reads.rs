@@ -49,6 +49,10 @@ impl Desk {
             Verb::Mode => Reading::Now(Ok(self.modes(engine))),
             Verb::Findings(filter) => Reading::Later(Box::new(move || past::findings(&dir, &filter))),
             Verb::Finding { id } => Reading::Later(Box::new(move || past::finding(&dir, &id))),
+            Verb::Responses { server, limit } => {
+                Reading::Later(Box::new(move || past::responses(&dir, server.as_deref(), limit)))
+            }
+            Verb::Response { id } => Reading::Later(Box::new(move || past::response(&dir, &id))),
             Verb::Audit { limit } => Reading::Later(Box::new(move || past::audit(&dir, limit))),
             Verb::Baseline { identity } => match copy(&identity) {
                 Ok(b) => {
@@ -112,6 +116,7 @@ impl Desk {
             "ambiguous_share": ambiguous(engine.ambiguous_share()),
             "rules": { "rules": rules.rules().len(), "files": files.len() },
             "store": store,
+            "responses": responses(engine),
             "coverage": self.live.coverage.values().collect::<Vec<_>>(),
         })
     }
@@ -187,6 +192,17 @@ impl Desk {
         }
         rows.into()
     }
+}
+
+/// What is in force.
+fn responses(engine: &Engine) -> Value {
+    let planner = engine.planner();
+    let held: Vec<Value> = planner
+        .in_force()
+        .map(|(s, actions)| json!({ "server": s.server.name, "id": s.server.id, "in_force": actions.collect::<Vec<_>>() }))
+        .collect();
+    let quarantined: Vec<&str> = planner.quarantined(crate::contain::boot_ns()).map(|(key, _)| key).collect();
+    json!({ "disarmed": planner.disarmed(), "held": held, "quarantined": quarantined })
 }
 
 /// A unit of an enum by its name in JSON.

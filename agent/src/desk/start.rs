@@ -9,6 +9,7 @@ use engine::{
     input::Fact,
     judge::{Command, Config, Mode, ModeRule, OnDegraded, Stored},
     policy::Family,
+    respond::Settings,
 };
 use tokio::sync::{Mutex, mpsc};
 
@@ -58,7 +59,15 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         cli::OnDegraded::Refuse => OnDegraded::Refuse,
         cli::OnDegraded::Observe => OnDegraded::Observe,
     };
-    let config = Config { budget_per_day: options.budget, on_degraded, ..Config::default() };
+    let by_severity = options.respond.iter().map(|d| (d.severity, d.ladder.clone())).collect();
+    let responses = Settings { by_severity, dry_run: options.dry_run, ..Settings::default() };
+    let config = Config {
+        budget_per_day: options.budget,
+        on_degraded,
+        dry_run: options.dry_run,
+        responses,
+        ..Config::default()
+    };
     facts.push(Fact::Command(Command::Configure { config }));
     facts.push(Fact::Command(enforceable()));
     let thresholds = Box::new(Thresholds::default());

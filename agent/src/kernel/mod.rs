@@ -165,6 +165,23 @@ impl Kernel {
         let _gone = self.trees.remove(&tree);
     }
 
+    /// Processes of a tree and of those that are nested in it: pid and start.
+    pub(crate) fn members(&self, tree: u64) -> Vec<(u32, u64)> {
+        let mut within = vec![tree];
+        let parents: Vec<(u64, u64)> =
+            self.trees.iter().filter_map(Result::ok).map(|(id, t)| (id, t.parent)).collect();
+        let mut at = 0;
+        while let Some(outer) = within.get(at).copied() {
+            at += 1;
+            let nested = parents.iter().filter(|(_, parent)| *parent == outer).map(|(id, _)| *id);
+            let new: Vec<u64> = nested.filter(|id| !within.contains(id)).collect();
+            within.extend(new);
+        }
+        let procs = self.procs.iter().filter_map(Result::ok);
+        let own = procs.filter(|(_, p)| p.flags & abi::proc_flag::CLIENT == 0 && within.contains(&p.tree));
+        own.map(|(pid, p)| (pid, p.start_ns)).collect()
+    }
+
     /// What is tracked now.
     pub(crate) fn known(&self) -> Known {
         let procs = self.procs.iter().filter_map(Result::ok);

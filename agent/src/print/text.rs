@@ -67,6 +67,17 @@ impl Text {
                 writeln!(out, "{}", self.paint(&text, style))
             }
             Line::Finding(f) => self.finding(f, out),
+            Line::Response(r) => {
+                let by = r.instead_of.map(|a| format!(" instead of {a}")).unwrap_or_default();
+                let text = format!(
+                    "response  {}{by} {}: {} [{}]",
+                    r.action,
+                    safe(&r.server.name),
+                    safe(&r.result),
+                    r.id
+                );
+                writeln!(out, "{}", self.paint(&text, Style::new().magenta()))
+            }
         }
     }
 

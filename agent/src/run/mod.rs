@@ -7,9 +7,11 @@
 //! - [`hold`]: what servers are held to
 //! - [`watch`]: whether the hooks still work
 //! - [`requests`]: inputs to the engine, and what it asks of the system
+//! - [`respond`]: what is done about servers
 
 mod hold;
 mod requests;
+mod respond;
 mod ring;
 mod watch;
 
@@ -37,7 +39,9 @@ use tokio::{
 };
 
 use crate::{
-    cli, clients, control,
+    cli, clients,
+    contain::{Contain, layout::Layout},
+    control,
     desk::{self, Desk, Order},
     guard,
     ingest::Ingest,
@@ -92,6 +96,7 @@ struct Heard {
 struct Agent {
     kernel: Kernel,
     counts: Counts,
+    contain: Contain,
     engine: Engine,
     desk: Desk,
     /// What the engine last said of a decision.
@@ -192,6 +197,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
         let agent = Agent {
             kernel,
             counts,
+            contain: Contain::new(&options.state_dir, Layout::of_host()),
             engine: Engine::new(),
             desk,
             answered: None,
@@ -378,6 +384,7 @@ impl Agent {
         }
         self.on_counters()?;
         self.fact(&Fact::Stop)?;
+        self.contain.close(&mut self.kernel);
         self.printer.finish()?;
         if let Some(file) = &mut self.recording {
             file.flush().context("cannot write the recording")?;

@@ -3,7 +3,7 @@
 use std::{io::Write as _, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use engine::{Input, Output, input::Fact, output::Request, recording};
+use engine::{Input, Output, input::Fact, judge::Command, output::Request, recording, respond::Action};
 use tokio::time::Instant;
 
 use super::{Agent, News, now_ns};
@@ -35,7 +35,8 @@ impl Agent {
                 Output::Request(request) => self.perform(*request, &mut facts),
                 Output::Answer(answer) => self.answered = Some(answer.clone()),
                 Output::Policy(change) => self.change(change),
-                Output::Line(_) | Output::Respond(_) => {}
+                Output::Respond(order) => facts.push(self.respond(order)),
+                Output::Line(_) => {}
             }
         }
         let result = self.printer.print(&outputs);
@@ -123,8 +124,18 @@ impl Agent {
         match order {
             Order::Command(command, answer) => {
                 self.answered = None;
+                // What an agent before this one stopped reads nothing, so it may be no server to the engine yet.
+                let released = match &*command {
+                    Command::Respond { server, action: Action::Release, dry_run: false, .. } => {
+                        Some(server.clone())
+                    }
+                    _ => None,
+                };
                 self.fact(&Fact::Command(*command))?;
-                let said = self.answered.take().unwrap_or_else(|| Err("the engine does not say".into()));
+                let mut said = self.answered.take().unwrap_or_else(|| Err("the engine does not say".into()));
+                if let (Some(name), Err(_)) = (released, &said) {
+                    said = self.contain.release_named(&name, &mut self.kernel).unwrap_or(said);
+                }
                 // Whoever waited may have gone.
                 drop(answer.send(said));
             }

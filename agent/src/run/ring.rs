@@ -125,6 +125,7 @@ impl Agent {
         }
         losses.extend(self.desk.losses());
         self.desk.look(&self.engine);
+        self.look_at_arms()?;
         for (cause, total) in losses {
             self.fact(&Fact::Lost { cause, total })?;
         }

@@ -134,7 +134,7 @@ impl Agent {
         let unmet = demand(&self.wanted(), self.watch.told.values());
         let because = failed.first().cloned().or(unmet.err());
         match (because, options.on_degraded) {
-            (Some(because), OnDegraded::Fail) => bail!("{because}"),
+            (Some(because), OnDegraded::Refuse) => bail!("{because}"),
             (Some(because), OnDegraded::Observe) => anstream::eprintln!("toolwarden: {because}"),
             (None, _) => {}
         }

@@ -1,6 +1,6 @@
 //! What the writer can be asked to do.
 
-use engine::finding::Finding;
+use engine::{finding::Finding, respond::ResponseLine};
 
 use super::rows::{Ack, AuditRow, ExceptionRow, ModeRow, Number, Purged, ServerRow, ToolRow};
 
@@ -9,6 +9,8 @@ use super::rows::{Ack, AuditRow, ExceptionRow, ModeRow, Number, Purged, ServerRo
 pub(crate) enum Job {
     /// A new finding, or a later revision of one.
     Finding(Box<Finding>),
+    /// Something was done about a server.
+    Response(Box<ResponseLine>),
     /// Somebody saw a finding.
     Ack { id: String, ack: Ack },
     /// What is normal for an identity: the given scopes are replaced, others stay.
@@ -60,6 +62,7 @@ impl Job {
             Self::Baselines { meta, scopes, .. } => {
                 meta.len() + scopes.iter().map(|(scope, blob)| scope.len() + blob.len()).sum::<usize>()
             }
+            Self::Response(line) => line.result.len() + line.spared.len() * BASE,
             Self::Permit(row) => row.yaml.len(),
             Self::Audit(row) => row.arguments.len() + row.target.len() + row.exe.len(),
             Self::Note { value, .. } => value.len(),

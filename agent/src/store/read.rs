@@ -162,6 +162,21 @@ impl Reader {
         })
     }
 
+    /// Responses as they were printed, latest first.
+    pub(crate) fn responses(&self, server: Option<&str>, limit: u32) -> Result<Vec<String>> {
+        let sql = "SELECT json FROM responses WHERE ?1 IS NULL OR server = ?1 OR identity = ?1
+            ORDER BY seq DESC LIMIT ?2";
+        self.all(sql, params![server, limit.min(PAGE)], |r| r.get(0))
+    }
+
+    /// One of them.
+    pub(crate) fn response(&self, id: &str) -> Result<Option<String>> {
+        self.db
+            .query_row("SELECT json FROM responses WHERE id = ?", [id], |r| r.get(0))
+            .optional()
+            .map_err(Error::sql("read a response"))
+    }
+
     /// A value of `meta`.
     pub(crate) fn note(&self, key: &str) -> Result<Option<String>> {
         self.db

@@ -115,6 +115,11 @@ impl Sweep {
                 purged.unseen += u64::from(row.get::<_, bool>(0)?);
             }
         }
+        if !matches!(self, Self::Size { .. }) {
+            transaction
+                .prepare_cached("DELETE FROM responses WHERE utc_ns < ?1")?
+                .execute(params![before])?;
+        }
         // Only time takes from the audit trail, no person does.
         if matches!(self, Self::Age { .. }) {
             purged.audit = trim_audit(&transaction, before)?;

@@ -19,7 +19,7 @@ pub(super) const VERSION: u32 = STEPS.len() as u32;
 pub(super) const WRITER: &str = concat!("toolwarden ", env!("CARGO_PKG_VERSION"));
 
 /// From version N to N + 1.
-const STEPS: [&str; 2] = [FIRST, SECOND];
+const STEPS: [&str; 3] = [FIRST, SECOND, THIRD];
 
 /// `seq` orders findings by arrival and is never used twice; a clock that jumps cannot disturb it.
 /// `(boot, number)` names the latest change, counted within one boot of the host.
@@ -122,6 +122,22 @@ CREATE TABLE exceptions (
     at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX findings_purge ON findings ((acked_at IS NULL), severity, seq);
+";
+
+/// What was done about servers.
+const THIRD: &str = "
+CREATE TABLE responses (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    utc_ns INTEGER NOT NULL,
+    server TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    action TEXT NOT NULL,
+    verdict TEXT NOT NULL,
+    dry_run INTEGER NOT NULL,
+    json TEXT NOT NULL
+) STRICT;
+CREATE INDEX responses_age ON responses (utc_ns);
 ";
 
 /// Version of the format that a database is in.

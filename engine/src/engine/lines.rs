@@ -52,7 +52,7 @@ pub(super) fn stamp(line: &mut Line, server: &Server) {
         Line::Effect(l) => (&mut l.server, &mut l.context),
         Line::Call(l) => (&mut l.server, &mut l.context),
         Line::Server(l) => (&mut l.server, &mut l.context),
-        Line::Lost(_) | Line::Coverage(_) | Line::Finding(_) => return,
+        Line::Lost(_) | Line::Coverage(_) | Line::Finding(_) | Line::Response(_) => return,
     };
     if !Arc::ptr_eq(shown, &server.shown) {
         *shown = Arc::clone(&server.shown);

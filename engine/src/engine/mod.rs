@@ -5,11 +5,13 @@
 //! - `channels`: channel bytes to calls
 //! - `clock`: what time brings
 //! - `lines`: lines on their way out
+//! - `respond`: what is done about findings
 
 mod channels;
 mod clock;
 mod effects;
 mod lines;
+mod respond;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,10 +24,11 @@ use crate::{
     charge::{Base, Charge},
     finding::Finding,
     input::{Fact, Input},
-    judge::Judge,
+    judge::{Command, Judge},
     mcp::Frame,
     output::{CoverageLine, Effect, Line, LostLine, Output, Process, ServerEvent, Time},
     record,
+    respond::Planner,
     server::{Ambiguity, Observed},
     tree::Tree,
 };
@@ -89,6 +92,7 @@ pub struct Engine {
     undecodable: u64,
     frames: Vec<Frame>,
     judge: Judge,
+    planner: Planner,
     findings: Vec<Finding>,
     /// What was seen after replies, by tree; the judge learns from it.
     observed: Vec<(u64, Observed)>,
@@ -202,6 +206,7 @@ impl Engine {
             Input::Fact { fact: Fact::Stop, .. } => self.judge.finish(&mut findings),
             _ => {}
         }
+        self.respond(input, from, &findings, out);
         out.extend(findings.drain(..).map(|f| Output::Line(Box::new(Line::Finding(Box::new(f))))));
         self.findings = findings;
         let mut changes = Vec::new();
@@ -262,6 +267,7 @@ impl Engine {
                 self.in_flight_ns = *in_flight_ns;
                 self.utc_minus_boot_ns = *utc_minus_boot_ns;
                 self.judge.utc_minus_boot_ns = *utc_minus_boot_ns;
+                self.planner.utc_minus_boot_ns = *utc_minus_boot_ns;
                 self.settle_ns = *settle_ns;
                 self.judge.set_settling(*settle_ns);
                 self.include_arguments = *include_arguments;
@@ -296,7 +302,16 @@ impl Engine {
             }
             Fact::Usage(usage) => self.on_usage(usage, out),
             Fact::Lost { cause, total } => self.on_lost(cause, *total, out),
-            Fact::Command(command) => out.push(Output::Answer(self.judge.command(command))),
+            Fact::Command(command) => {
+                if !self.on_wish(command, out) {
+                    out.push(Output::Answer(self.judge.command(command)));
+                }
+                if let Command::Configure { config } = command {
+                    self.planner.set(config.responses.clone());
+                }
+            }
+            Fact::Responded(outcome) => self.on_responded(outcome, out),
+            Fact::Disarmed { disarmed } => Self::order_all(self.planner.disarm(*disarmed, self.now_ns), out),
             Fact::Restore(stored) => self.judge.restore((**stored).clone()),
             Fact::Stop => self.on_stop(out),
             Fact::Coverage(coverage) => {

@@ -156,6 +156,8 @@ kinds! {
     Blinded, "blinded", Medium, ["T1562"], [], ["MCP08:2025"];
     /// A baseline has no room for what it should learn.
     TooLarge, "too-large", Medium, ["T1562"], [], ["MCP08:2025"];
+    /// A server that was killed is started again and again.
+    RespawnLoop, "respawn-loop", Medium, ["T1543"], ["AML.T0081"], ["MCP03:2025"];
     /// A person's rule denies it.
     RuleHit, "rule-hit", Medium, [], [], [];
     /// A person's limit is exceeded.

@@ -12,6 +12,7 @@ use crate::{
     baseline::Baseline,
     detect::Thresholds,
     policy::Family,
+    respond::Action,
     rules::{Origin, RuleSet, Source, units::Day},
 };
 
@@ -67,6 +68,19 @@ pub enum Command {
     Mode {
         /// Which, and what.
         rule: ModeRule,
+    },
+    /// Do something about a server, or undo it. Answered by what became of it.
+    Respond {
+        /// Id of a running server; to release: also the name or identity of one that may not start.
+        server: String,
+        /// What.
+        action: Action,
+        /// For how long, ns; as configured when absent.
+        for_ns: Option<u64>,
+        /// Only tell what would be done.
+        dry_run: bool,
+        /// Who says so.
+        by: String,
     },
 }
 
@@ -194,6 +208,8 @@ impl Judge {
                 let open = if known { "" } else { " (it was not open any more)" };
                 Ok(format!("finding {finding} is acknowledged{open}"))
             }
+            // The engine itself does that: it is no matter of judgement.
+            Command::Respond { .. } => Err("not for the judge".into()),
             Command::Mode { rule } => {
                 let notes = self.may_be_in(rule)?;
                 self.modes.retain(|m| m.server != rule.server || m.tool != rule.tool);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{baseline::Limits, policy::Family};
+use crate::{baseline::Limits, policy::Family, respond::Settings};
 
 /// Detection by baselines and rules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,8 @@ pub struct Config {
     pub on_degraded: OnDegraded,
     /// Servers in `enforce` are only told about what would have been denied.
     pub dry_run: bool,
+    /// What is done about findings.
+    pub responses: Settings,
 }
 
 /// What becomes of enforcement that cannot be had.
@@ -57,6 +59,7 @@ impl Default for Config {
             enforce: [Family::Network, Family::Listen].into(),
             on_degraded: OnDegraded::default(),
             dry_run: false,
+            responses: Settings::default(),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Judge {
                 }
             }
             Line::Coverage(l) => self.on_coverage(l),
-            Line::Finding(_) => {}
+            Line::Finding(_) | Line::Response(_) => {}
         }
         if self.book.waits() {
             self.book.tell(matches!(line, Line::Call(_)), |f| out.push(f));
@@ -207,6 +207,17 @@ impl Judge {
             let draft = Draft { severity, ..server_draft(i, time, hit.kind, &hit.object, sentence) };
             self.record(draft, id, None);
         }
+    }
+
+    /// A server that was killed is started again and again.
+    pub(crate) fn respawned(&mut self, id: &str, time: Time, starts: u32) {
+        let Some(i) = self.instances.get(id) else { return };
+        let name = &i.server.name;
+        let sentence = format!(
+            "Server `{name}` was killed, and has been started {starts} times since: each time it is frozen."
+        );
+        let draft = server_draft(i, time, Kind::RespawnLoop, name, sentence);
+        self.book.enter(draft);
     }
 
     fn on_lost(&mut self, line: &LostLine) {

@@ -8,6 +8,7 @@ mod golden;
 mod learning;
 mod names;
 mod properties;
+mod respond;
 mod running;
 mod schema;
 mod settling;

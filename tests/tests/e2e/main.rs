@@ -16,6 +16,7 @@ mod place;
 mod protocol;
 mod real_servers;
 mod replay;
+mod respond;
 mod running;
 mod schema;
 mod spaced;

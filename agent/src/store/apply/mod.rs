@@ -7,6 +7,7 @@
 mod findings;
 mod inventory;
 
+use engine::respond::ResponseLine;
 use rusqlite::{Connection, params};
 
 use super::{
@@ -26,6 +27,7 @@ pub(super) struct Moment {
 pub(super) fn apply(db: &Connection, job: &Job, moment: Moment) -> rusqlite::Result<Done> {
     match job {
         Job::Finding(finding) => findings::upsert(db, finding, moment),
+        Job::Response(line) => response(db, line),
         Job::Ack { id, ack } => findings::ack(db, id, ack),
         Job::Baselines { identity, meta, scopes, at } => {
             inventory::baselines(db, identity, meta, scopes, *at)
@@ -60,6 +62,29 @@ pub(super) fn apply(db: &Connection, job: &Job, moment: Moment) -> rusqlite::Res
         #[cfg(test)]
         Job::Sql(sql) => db.execute_batch(sql).map(|()| Done::Written),
     }
+}
+
+/// A response is told once: its id is never used again.
+fn response(db: &Connection, line: &ResponseLine) -> rusqlite::Result<Done> {
+    let json = serde_json::to_string(line).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+    let verdict = serde_json::to_value(line.verdict).ok();
+    let verdict = verdict.as_ref().and_then(|v| v.as_str()).unwrap_or_default();
+    let new = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO responses (id, utc_ns, server, identity, action, verdict, dry_run, json)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            line.id,
+            line.time.utc,
+            line.server.name,
+            line.identity,
+            line.action.name(),
+            verdict,
+            line.dry_run,
+            json
+        ])?;
+    Ok(if new > 0 { Done::Written } else { Done::Unchanged })
 }
 
 fn written(rows: usize) -> Done {

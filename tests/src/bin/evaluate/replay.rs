@@ -121,7 +121,7 @@ pub(crate) fn findings(bytes: &[u8], arm: &Arm, trained: &Trained) -> Result<See
                 Line::Effect(l) => (l.server.id.clone(), l.time.boot_ns),
                 // Sessions run one after the other.
                 Line::Finding(l) => (latest.clone().unwrap_or_else(|| l.server.id.clone()), 0),
-                Line::Lost(_) | Line::Coverage(_) => continue,
+                Line::Lost(_) | Line::Coverage(_) | Line::Response(_) => continue,
             };
             now = now.max(time);
             if !matches!(*line, Line::Finding(_)) {
