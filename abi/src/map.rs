@@ -16,6 +16,8 @@ pub struct Proc {
     pub stdout: u64,
     /// Bits of [`proc_flag`].
     pub flags: u64,
+    /// Tools whose calls were in flight when it, or one that it descends from, was born: it keeps their rights.
+    pub born: u64,
 }
 
 /// Bits of [`Proc::flags`].
@@ -107,11 +109,27 @@ pub struct Owner {
     pub tgid: u32,
     /// 1 once a TLS hello was captured.
     pub hello: u32,
+    /// Bits of [`owner_flag`].
+    pub flags: u32,
+    /// Policy that found the peer below to be permitted, 0 if none did.
+    pub policy: u32,
+    /// That peer's address, v4-mapped.
+    pub peer: [u64; 2],
+    /// Its port, and its protocol above 16 bits.
+    pub port: u64,
+    /// The name that permitted it, as a key of `NAMES`, 0 if it was its address.
+    pub right: u64,
+}
+
+/// Bits of [`Owner::flags`].
+pub mod owner_flag {
+    /// It listens, or was accepted: what goes out answers those who came in.
+    pub const SERVES: u32 = 1;
 }
 
 /// Indices of the per-CPU counters.
 pub mod counter {
-    /// Records the ring refused, by record kind: `LOST + kind`.
+    /// Records the ring refused, by record kind: `LOST + kind`, 0 to 15.
     pub const LOST: u32 = 0;
     /// User memory could not be read.
     pub const FAULTS: u32 = 16;
@@ -133,6 +151,14 @@ pub mod counter {
     pub const NO_FILE: u32 = 24;
     /// Channel bytes seen but not captured.
     pub const CHANNEL_SKIPPED: u32 = 25;
+    /// Packets dropped by a rate.
+    pub const RATE_DROPPED: u32 = 26;
+    /// Packets dropped because the tree is cut off or the policy denies them.
+    pub const DENIED: u32 = 27;
+    /// A map of calls, questions or bound addresses was full: a right was not given.
+    pub const RIGHTS_FULL: u32 = 28;
+    /// A nested tree was not made, because it could not have been held to its policy.
+    pub const POLICY_FULL: u32 = 29;
     /// How many there are.
     pub const COUNT: u32 = 32;
 }

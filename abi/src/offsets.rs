@@ -158,6 +158,14 @@ offsets! {
     sk_cookie: "sock_common", ["skc_cookie"];
     /// Protocol (IPPROTO_*).
     sk_protocol: "sock", ["sk_protocol"];
+    /// Held by a process that is in a system call.
+    sk_owned: "sock", ["sk_lock.owned"];
+    /// State (TCP_*).
+    sk_state: "sock_common", ["skc_state"];
+    /// Its `struct socket`.
+    sk_socket: "sock", ["sk_socket"];
+    /// The file of a `struct socket`; the kernel's own have none.
+    socket_file: "socket", ["file"];
     /// Connected unix socket.
     unix_peer: "unix_sock", ["peer"];
     /// Name of a unix socket.

@@ -35,8 +35,10 @@ pub mod kind {
     pub const URING: u16 = 13;
     /// [`super::Blind`]
     pub const BLIND: u16 = 14;
+    /// [`super::Denied`]
+    pub const DENIED: u16 = 15;
     /// One more than the highest kind: the size of tables by kind.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 }
 
 /// Header flags, valid for every kind.
@@ -476,6 +478,61 @@ pub struct Blind {
     pub side: u32,
 }
 
+/// What a [`Denied`] act was.
+pub mod denied_op {
+    /// connect
+    pub const CONNECT: u32 = 1;
+    /// sendto, sendmsg with an address
+    pub const SENDMSG: u32 = 2;
+    /// bind
+    pub const BIND: u32 = 3;
+    /// A packet that went out otherwise.
+    pub const PACKET: u32 = 4;
+    /// A DNS question; its name follows as it is on the wire.
+    pub const QUESTION: u32 = 5;
+    /// A packet out of a tree that is cut off.
+    pub const CUT_OUT: u32 = 6;
+    /// A packet into a tree that is cut off.
+    pub const CUT_IN: u32 = 7;
+    /// The first that is decided by an LSM program; a path follows.
+    pub const FIRST_LSM: u32 = 16;
+}
+
+/// Bits of [`Denied::flags`].
+pub mod denied_flag {
+    /// Only told: it happened.
+    pub const DRY_RUN: u32 = 1;
+    /// A right names the object and says: nobody.
+    pub const FORBIDDEN: u32 = 2;
+}
+
+/// An act that the policy of its tree does not permit. Aggregated by (process, epoch, op, object). What follows depends on
+/// the act: a name or a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Denied {
+    /// Common part.
+    pub header: Header,
+    /// Scopes that were live for the process.
+    pub live: u64,
+    /// Scopes that hold a right to the object.
+    pub held: u64,
+    /// Address in network order, IPv4 as v4-mapped.
+    pub addr: [u8; 16],
+    /// One of [`denied_op`].
+    pub op: u32,
+    /// One of [`crate::policy::family`].
+    pub family: u32,
+    /// IPPROTO_*.
+    pub protocol: u32,
+    /// Port, host order.
+    pub port: u32,
+    /// Bits of [`denied_flag`].
+    pub flags: u32,
+    /// Bytes that follow.
+    pub len: u32,
+}
+
 const _: () = {
     assert!(size_of::<Header>() == 56);
     assert!(size_of::<Fork>() == 80);
@@ -492,4 +549,5 @@ const _: () = {
     assert!(size_of::<Special>() == 56 + 56);
     assert!(size_of::<Uring>() == 56 + 8);
     assert!(size_of::<Blind>() == 56 + 16);
+    assert!(size_of::<Denied>() == 56 + 56);
 };

@@ -204,6 +204,10 @@ pub(crate) struct Run {
     /// Make no control socket: nobody can ask this agent anything
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
+    /// Hold every tree that begins to the policy in this file (JSON: `policy`, and `dry_run`, `cut_after_ms` or `rate`), from its
+    /// first instruction: for tests of the kernel half, which needs no baselines
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) hold: Option<PathBuf>,
     /// Lock of the one agent of a host; another one gives another agent leave to run beside it
     #[arg(long, value_name = "PATH", default_value = guard::PATH)]
     pub(crate) guard: PathBuf,

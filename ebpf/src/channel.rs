@@ -8,6 +8,7 @@ use crate::{
     kernel::{channel_key, file_of, read_user},
     lifecycle::cpu_time,
     maps::{CHANNELS, MODES, PROCS, TREES},
+    policy::jit::{self, scan_chunk},
     record::{Call, SYSCALLS, Scratch, count, new_id, scratch, submit},
     syscall::{arg, begin_record},
 };
@@ -113,6 +114,7 @@ pub extern "C" fn on_write(class: u64) -> u64 {
         // Writing to the server's end of a socketpair goes to the client; writing into a pipe that
         // one reads from comes back as a request.
         if (key == request || key == proc.stdin) && key >> 63 == 0 {
+            jit::forged(call.tree);
             return capture(class, key, u64::from(side::FORGED));
         }
     }
@@ -218,6 +220,7 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
         },
         _ => (0, 0),
     };
+    jit::choose(s, call.tree, key, side);
     set(s, LEFT, total);
     set(s, SEGMENT, if iov == 0 { total } else { 0 });
     set(s, ADDRESS, buffer);
@@ -297,5 +300,6 @@ pub extern "C" fn next_chunk(side: u64) -> u64 {
         }
         (&raw mut (*s).len).write_volatile(size_of::<Chunk>() as u64 + n);
     }
+    scan_chunk(side, n);
     submit(SYSCALLS, 1)
 }

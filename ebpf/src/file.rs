@@ -69,7 +69,9 @@ pub extern "C" fn on_open(fd: u64) -> u64 {
     };
     let forgery = forgery_possible(call, file);
     let mut agg_flags = 0;
-    if !forgery {
+    if forgery {
+        crate::policy::jit::forged(call.tree);
+    } else {
         let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else {
             return 0;
         };

@@ -14,6 +14,7 @@ use crate::{
     kernel::{S_IFMT, channel_key, file_of, read},
     maps::{CHANNELS, TREES},
     path::{append_cwd, append_file},
+    policy::{held_to, live::called, maps::TREE_POLICY},
     record::{
         CUT, FAULT, LIFECYCLE, append_kernel_text, append_user_bytes, count, header, new_id, scratch, submit,
     },
@@ -46,6 +47,10 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
     let parent_start = new.start_ns;
     new.start_ns = read(child + off!(task_start_boottime));
     new.flags = 0;
+    if let Some(held) = held_to(new.tree) {
+        // What it is born for it may do, however long it lives.
+        new.born |= called(held.root, at);
+    }
     track(child_tgid, &new);
     let Some(s) = scratch(LIFECYCLE) else {
         return 0;
@@ -99,7 +104,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
     }
     let at = now();
     let start: u64 = read(task + off!(task_start_boottime));
-    let mut proc = Proc { tree: 0, start_ns: start, stdin, stdout, flags: 0 };
+    let mut proc = Proc { tree: 0, start_ns: start, stdin, stdout, flags: 0, born: 0 };
     let mut parent_tree = 0;
     let mut new_tree = both;
     if let Some((p, t)) = known {
@@ -107,6 +112,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
         unsafe {
             proc.tree = (*p).tree;
             proc.flags = (*p).flags;
+            proc.born = (*p).born;
             parent_tree = proc.tree;
             // Within a tree, only a pair of channels of its own makes a new one: the members of a
             // launcher chain share theirs, and a child that merely inherits stdin has no own request
@@ -124,9 +130,20 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
             count(abi::counter::TREES_FULL, 1);
             return 0;
         }
-        ensure_channel(stdin);
-        ensure_channel(stdout);
-        flags |= exec_flag::NEW_TREE;
+        // After the tree is there: who binds the outer tree meanwhile finds this one.
+        if let Some(held) = held_to(parent_tree)
+            && TREE_POLICY.insert(proc.tree, held, 1).is_err()
+            && held_to(proc.tree).is_none()
+        {
+            // It stays in the outer tree, and is held to what that one is.
+            count(abi::counter::POLICY_FULL, 1);
+            let _gone = TREES.remove(proc.tree);
+            proc.tree = parent_tree;
+        } else {
+            ensure_channel(stdin);
+            ensure_channel(stdout);
+            flags |= exec_flag::NEW_TREE;
+        }
     }
     track(tgid, &proc);
     let e = TREES.get_ptr(proc.tree).map_or(0, |t| epoch(t, at));

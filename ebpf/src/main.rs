@@ -1,4 +1,4 @@
-//! The BPF programs: they capture, filter and count; nothing here decides.
+//! The BPF programs: they capture, filter and count. What is denied was decided elsewhere and stands in maps.
 //!
 //! # Layout
 //! - [`kernel`]: reading kernel and user memory at offsets resolved from BTF
@@ -13,6 +13,7 @@
 //! - [`net`]: cgroup socket-address hooks
 //! - [`packet`]: cgroup packet hooks: bytes, DNS, TLS hello
 //! - [`uring`]: io_uring submissions
+//! - [`policy`]: verdicts, for trees that are held to a policy
 //!
 //! Four verifier habits run through everything. Sizes and indices are bounded by an opaque AND on
 //! the very register ([`mask!`]), because LLVM drops bounds that it can prove and older verifiers
@@ -35,6 +36,7 @@ mod maps;
 mod net;
 mod packet;
 mod path;
+mod policy;
 mod record;
 mod socket;
 mod special;

@@ -13,11 +13,14 @@ use aya_ebpf::{
 use crate::{
     kernel::{AF_INET, AF_INET6},
     maps::OWNERS,
+    policy::verdict::{Said, mapped, on_address, port_of},
     record::{Aggregated, Urgency, aggregate, aggregate_lost, count, header, new_id, output},
     track::{current_tgid, epoch, find, now},
 };
 
 const ALLOW: i32 = 1;
+/// The caller gets EPERM.
+const DENY: i32 = 0;
 
 /// connect to an IPv4 address
 #[cgroup_sock_addr(connect4)]
@@ -78,14 +81,40 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     ALLOW
 }
 
+/// The socket is the process's from now on.
 #[inline(always)]
 fn own(cookie: u64, tree: u64, tgid: u32) {
-    let hello = OWNERS.get_ptr(cookie).map_or(0, |o| {
+    if let Some(o) = OWNERS.get_ptr_mut(cookie) {
         // SAFETY: a live map value.
-        unsafe { (*o).hello }
-    });
-    if OWNERS.insert(cookie, Owner { tree, tgid, hello }, 0).is_err() {
+        unsafe {
+            if (*o).tree != tree {
+                (*o).policy = 0;
+            }
+            (*o).tree = tree;
+            (*o).tgid = tgid;
+        }
+        return;
+    }
+    let new = Owner { tree, tgid, hello: 0, flags: 0, policy: 0, peer: [0; 2], port: 0, right: 0 };
+    if OWNERS.insert(cookie, new, 0).is_err() {
         count(counter::OWNERS_FULL, 1);
+    }
+}
+
+/// Packets to that peer are permitted already.
+#[inline(always)]
+fn permitted(cookie: u64, said: &Said, addr: [u64; 2], port: u64) {
+    if said.policy != 0
+        && let Some(o) = OWNERS.get_ptr_mut(cookie)
+    {
+        // SAFETY: a live map value.
+        unsafe {
+            (*o).policy = 0;
+            (*o).peer = addr;
+            (*o).port = port;
+            (*o).right = said.right;
+            (*o).policy = said.policy;
+        }
     }
 }
 
@@ -98,11 +127,12 @@ fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
     let at = now();
     let id = new_id(at, kind::NET);
     // SAFETY: the program's context; live map values.
-    let (cookie, tree_id, family, protocol, port) = unsafe {
+    let (cookie, tree_id, born, family, protocol, port) = unsafe {
         let a = ctx.sock_addr;
         (
             bpf_get_socket_cookie(ctx.as_ptr()),
             (*proc).tree,
+            (*proc).born,
             if v6 { AF_INET6 } else { AF_INET },
             (*a).protocol,
             u32::from(u16::from_be((*a).user_port as u16)),
@@ -124,6 +154,13 @@ fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
     }
     let pair = |a: u32, b: u32| u64::from(a) | u64::from(b) << 32;
     let epoch = epoch(tree, at);
+    let wide = if v6 { [pair(words[0], words[1]), pair(words[2], words[3])] } else { mapped(words[0]) };
+    let number = port_of(port, protocol);
+    let said = on_address(tree_id, tgid, born, op, wide, number, at, epoch);
+    if said.deny {
+        return DENY;
+    }
+    permitted(cookie, &said, wide, number);
     let key = AggKey {
         tgid,
         epoch,

@@ -28,6 +28,12 @@ pub struct Scratch {
     pub state: [u64; 6],
     /// The system call at work.
     pub call: Call,
+    /// The tree whose calls the channel at work opens and closes, 0 if none, and its policy.
+    pub jit_root: u64,
+    /// See above.
+    pub jit_policy: u64,
+    /// The line at work.
+    pub scan: abi::scan::Scan,
     /// The record.
     pub bytes: [u8; CAP + PART * 2],
 }

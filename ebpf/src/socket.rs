@@ -149,7 +149,16 @@ fn net_record(call: &Call, fd: u32, op: u32) -> u64 {
         let r = (&raw mut (*s).bytes).cast::<Net>();
         fill(r, sk, op == net_op::ACCEPT);
         (*r).op = op;
-        let owner = Owner { tree: call.tree, tgid: call.tgid as u32, hello: 0 };
+        let owner = Owner {
+            tree: call.tree,
+            tgid: call.tgid as u32,
+            hello: 0,
+            flags: abi::owner_flag::SERVES,
+            policy: 0,
+            peer: [0; 2],
+            port: 0,
+            right: 0,
+        };
         if (*r).cookie != 0 && OWNERS.insert((*r).cookie, owner, 0).is_err() {
             count(counter::OWNERS_FULL, 1);
         }

@@ -1,9 +1,10 @@
 //! Events to effects: what is told, in words that people and machines read.
 
-use abi::{env_flag, exec_flag, flag, net_op, packet, path_op};
+use abi::{denied_flag, denied_op, env_flag, exec_flag, flag, net_op, packet, path_op};
 
 use crate::{
     output::{Effect, NetOp, PathOpKind, Source, SyscallAbi},
+    policy::Family,
     record::{Event, Record},
     text,
 };
@@ -160,8 +161,43 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
             text: (!name.is_empty()).then(|| text::lossy(name)),
         },
         Event::Uring(u) => Effect::Uring { opcode: u.opcode, name: text::uring_name(u.opcode) },
+        Event::Denied { denied, object } => denied_effect(&denied, object),
         Event::Chunk { .. } | Event::Blind(_) => return None,
     })
+}
+
+fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
+    use abi::policy::family;
+    let op = match d.op {
+        denied_op::CONNECT => "connect",
+        denied_op::SENDMSG => "sendmsg",
+        denied_op::BIND => "bind",
+        denied_op::PACKET => "packet",
+        denied_op::QUESTION => "dns",
+        denied_op::CUT_OUT => "cut-out",
+        denied_op::CUT_IN => "cut-in",
+        _ => "other",
+    };
+    let address = std::net::Ipv6Addr::from(d.addr).to_canonical();
+    Effect::Denied {
+        family: match d.family {
+            family::NETWORK => Family::Network,
+            family::LISTEN => Family::Listen,
+            family::EXEC => Family::Exec,
+            family::FILE => Family::File,
+            family::UNIX => Family::Unix,
+            _ => Family::Dangerous,
+        },
+        op: op.to_owned(),
+        object: match op {
+            "dns" => text::wire_name(object),
+            "other" => text::kernel_path(object, false),
+            _ => format!("{address}:{}/{}", d.port, text::protocol(d.protocol)),
+        },
+        dry_run: d.flags & denied_flag::DRY_RUN != 0,
+        live: d.live,
+        held: d.held,
+    }
 }
 
 fn packet_effect(p: &abi::Packet, bytes: &[u8]) -> Option<Effect> {

@@ -646,6 +646,12 @@ pub enum Effect {
         object: String,
         /// It was permitted all the same: only to tell.
         dry_run: bool,
+        /// Scopes that were live for the process ([`crate::policy::scope`]).
+        #[serde(default)]
+        live: u64,
+        /// Scopes that hold a right to the object; 0: nobody does.
+        #[serde(default)]
+        held: u64,
     },
     /// An io_uring request.
     Uring {

@@ -2,8 +2,8 @@
 //! also from recordings, so every length is checked.
 
 use abi::{
-    ABI, Blind, Chunk, Exec, Exit, Flow, Fork, Header, Net, Open, Packet, PathOp, Special, Syscall, Unix,
-    Uring, env_flag, kind,
+    ABI, Blind, Chunk, Denied, Exec, Exit, Flow, Fork, Header, Net, Open, Packet, PathOp, Special, Syscall,
+    Unix, Uring, env_flag, kind,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -55,6 +55,7 @@ pub enum Event<'a> {
     Special { special: Special, text: &'a [u8] },
     Uring(Uring),
     Blind(Blind),
+    Denied { denied: Denied, object: &'a [u8] },
 }
 
 fn split<T: FromBytes + Immutable + KnownLayout>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
@@ -140,6 +141,10 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         }
         kind::URING => Event::Uring(split(bytes)?.0),
         kind::BLIND => Event::Blind(split(bytes)?.0),
+        kind::DENIED => {
+            let (denied, mut rest) = split::<Denied>(bytes)?;
+            Event::Denied { object: part(&mut rest, denied.len)?, denied }
+        }
         other => return Err(DecodeError::UnknownKind(other)),
     };
     Ok(Record { header, event })
@@ -149,6 +154,10 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
 /// before, payload of other processes too, which nobody may keep.
 #[must_use]
 pub fn used(record: &[u8]) -> usize {
+    if kind_of(record) == Some(kind::DENIED) {
+        let len = Denied::read_from_prefix(record).map_or(0, |(d, _)| d.len as usize);
+        return record.len().min(size_of::<Denied>().saturating_add(len));
+    }
     match Packet::read_from_prefix(record) {
         Ok((packet, _)) if packet.header.kind == kind::PACKET => {
             record.len().min(size_of::<Packet>().saturating_add(packet.len as usize))

@@ -384,6 +384,12 @@ impl Server {
         }
     }
 
+    /// Calls in flight: see [`crate::Engine::in_flight`].
+    pub(crate) fn in_flight(&self) -> Vec<(u64, Arc<str>)> {
+        let waiting = self.calls.iter().filter(|c| c.stage == Stage::InFlight);
+        waiting.filter_map(|c| Some((kernel_hash(&c.id)?, Arc::clone(&c.info.tool)))).collect()
+    }
+
     /// A message that the server sent.
     pub(crate) fn on_reply(&mut self, m: &Message, at: u64, settle_ns: u64) {
         if m.method.is_some() {
@@ -560,6 +566,17 @@ impl Server {
 }
 
 /// An id as JSON.
+/// Hash of an id as the kernel programs have it: of what is written. `None`: it is not kept, or has escapes that they do not
+/// understand.
+fn kernel_hash(id: &Id) -> Option<u64> {
+    match id {
+        Id::Number(n) => Some(abi::scan::id_hash(n.to_string().as_bytes(), false)),
+        Id::Raw(text) => Some(abi::scan::id_hash(text.as_bytes(), false)),
+        Id::Text(text) => Some(abi::scan::id_hash(text.as_bytes(), true)),
+        Id::Hash(_) | Id::Null => None,
+    }
+}
+
 fn id_value(id: &Id) -> serde_json::Value {
     match id {
         Id::Number(n) => (*n).into(),

@@ -274,6 +274,25 @@ pub(crate) fn uring_name(opcode: u32) -> String {
     NAMES.get(opcode as usize).map_or_else(|| format!("op_{opcode}"), |n| (*n).into())
 }
 
+/// A DNS name as it is on the wire, in lower case; what is no name as far as it is one. Hostile bytes are made visible.
+pub(crate) fn wire_name(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    let mut rest = bytes;
+    while let Some((len, tail)) = rest.split_first()
+        && (1..=63).contains(len)
+    {
+        let (label, next) = tail.split_at(usize::from(*len).min(tail.len()));
+        if !out.is_empty() {
+            out.push('.');
+        }
+        let text = label.to_ascii_lowercase().escape_ascii().to_string();
+        // A dot within a label is none between labels.
+        out.push_str(&text.replace('.', "\\."));
+        rest = next;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

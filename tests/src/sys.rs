@@ -1,5 +1,6 @@
 //! System calls, each in a safe coat. Nothing here opens, resolves or starts anything on its own.
 
+mod net;
 mod process;
 mod programs;
 
@@ -9,6 +10,8 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
+pub(crate) use net::address;
+pub use net::{fast_open, pass_fd, raw_icmp, receive_fd, replace_file, tcp};
 pub use process::{exec_fd, fork, kill, sleep_us, spawn, wait};
 pub use programs::{BpfProgram, bpf_program};
 

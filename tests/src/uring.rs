@@ -10,6 +10,8 @@ use std::{
 
 /// IORING_OP_NOP
 pub const NOP: u8 = 0;
+/// IORING_OP_CONNECT
+pub const CONNECT: u8 = 16;
 /// IORING_OP_OPENAT
 pub const OPENAT: u8 = 18;
 
@@ -149,6 +151,22 @@ impl Ring {
     pub fn nop(&self) -> io::Result<()> {
         let request = Request { opcode: NOP, fd: -1, ..Request::default() };
         self.run(request).map(drop)
+    }
+
+    /// Connects a socket, without a connect system call.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn connect(&self, socket: RawFd, to: std::net::SocketAddr) -> io::Result<()> {
+        let address = crate::sys::address(to)?;
+        let result = self.run(Request {
+            opcode: CONNECT,
+            fd: socket,
+            addr: (&raw const address) as u64,
+            off: size_of::<libc::sockaddr_in>() as u64,
+            ..Request::default()
+        })?;
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
     }
 
     /// Opens a file for reading, without an open system call.

@@ -16,6 +16,7 @@ mod live;
 mod past;
 mod reads;
 mod resolvers;
+pub(crate) use resolvers::configured as resolvers;
 pub(crate) mod rules;
 mod save;
 mod start;

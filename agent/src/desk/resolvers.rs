@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// The resolvers of `/etc/resolv.conf`; `None` where that cannot be read: then every resolver counts.
-pub(super) fn configured() -> Option<Vec<IpAddr>> {
+pub(crate) fn configured() -> Option<Vec<IpAddr>> {
     let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
     Some(parse(&text))
 }

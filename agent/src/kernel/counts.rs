@@ -88,7 +88,7 @@ impl Counts {
     }
 }
 
-const LOSSES: [(u32, &str); 23] = [
+const LOSSES: [(u32, &str); 26] = [
     (counter::LOST + kind::FORK as u32, "ring:fork"),
     (counter::LOST + kind::EXEC as u32, "ring:exec"),
     (counter::LOST + kind::EXIT as u32, "ring:exit"),
@@ -111,5 +111,8 @@ const LOSSES: [(u32, &str); 23] = [
     (counter::OWNERS_FULL, "full:sockets"),
     (counter::NO_FILE, "gone:descriptor"),
     (counter::CHANNEL_SKIPPED, "skipped:channel-bytes"),
+    (counter::LOST + kind::DENIED as u32, "ring:denied"),
+    (counter::RIGHTS_FULL, "full:rights"),
+    (counter::POLICY_FULL, "full:policies"),
     (counter::LOST, "ring:other"),
 ];

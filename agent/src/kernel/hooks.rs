@@ -117,7 +117,11 @@ pub(super) fn cgroup_root() -> Result<OwnedFd> {
 /// The verifier's log is for us, not for the operator: first and last line tell most.
 fn short(e: &ProgramError) -> String {
     let text = format!("{e:?}");
-    text.chars().take(400).collect()
+    let n = text.chars().count();
+    if n < 1000 {
+        return text;
+    }
+    text.chars().take(200).chain(" ... ".chars()).chain(text.chars().skip(n - 600)).collect()
 }
 
 impl Kernel {
@@ -216,6 +220,21 @@ pub(super) fn admit(ebpf: &mut Ebpf, tgid: u32) -> Result<()> {
     let mut options = RawTracePointRunOptions::new();
     options.args[0] = u64::from(tgid);
     raw.test_run(options).context("cannot run the program that admits clients")?;
+    Ok(())
+}
+
+/// Loads the program that opens and closes calls on user space's word.
+pub(super) fn load_jit(ebpf: &mut Ebpf) -> Result<()> {
+    let raw: &mut RawTracePoint = program(ebpf, "calls")?.try_into()?;
+    raw.load().context("cannot load the program that opens calls")
+}
+
+/// Runs it: tree, id, bit or order, settling time, time.
+pub(super) fn jit(ebpf: &mut Ebpf, arguments: [u64; 5]) -> Result<()> {
+    let raw: &mut RawTracePoint = program(ebpf, "calls")?.try_into()?;
+    let mut options = RawTracePointRunOptions::new();
+    options.args[..5].copy_from_slice(&arguments);
+    raw.test_run(options).context("cannot run the program that opens calls")?;
     Ok(())
 }
 

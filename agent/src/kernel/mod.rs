@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`btf`]: member offsets
 //! - [`hooks`]: which programs there are and how each is attached
+//! - [`policy`]: what trees are held to
 //! - [`links`]: what is attached now
 //! - [`probe`]: what bpf() permits
 //! - [`counts`]: draining the aggregation maps and the loss counters
@@ -12,6 +13,7 @@ pub(crate) mod btf;
 mod counts;
 mod hooks;
 mod links;
+mod policy;
 pub(crate) mod probe;
 
 use std::os::fd::OwnedFd;
@@ -43,6 +45,7 @@ pub(crate) struct Kernel {
     trees: HashMap<MapData, u64, Tree>,
     channels: HashMap<MapData, u64, Channel>,
     modes: HashMap<MapData, u64, u64>,
+    policy: policy::Maps,
     /// What each hook does for us.
     pub(crate) coverage: Vec<Coverage>,
     _cgroup: Option<OwnedFd>,
@@ -110,12 +113,14 @@ impl Kernel {
             trees: take(&mut ebpf, "TREES")?,
             channels: take(&mut ebpf, "CHANNELS")?,
             modes: take(&mut ebpf, "MODES")?,
+            policy: policy::Maps::new(&mut ebpf)?,
             ebpf,
             syscalls: Vec::new(),
             coverage: Vec::new(),
             _cgroup: None,
         };
         hooks::load_admit(&mut kernel.ebpf)?;
+        hooks::load_jit(&mut kernel.ebpf)?;
         kernel.attach_always(&absent)?;
         kernel.load_syscalls(&absent, uring)?;
         Ok((kernel, ring, counts))
@@ -162,6 +167,7 @@ impl Kernel {
 
     /// Lets the kernel forget a tree: its programs drop the processes as they meet them.
     pub(crate) fn forget(&mut self, tree: u64) {
+        self.policy_forget(tree);
         // It may be gone already.
         let _gone = self.trees.remove(&tree);
     }
@@ -214,7 +220,10 @@ impl Kernel {
                 let _there = self.channels.insert(channel, Channel::default(), NOEXIST);
             }
         }
-        let proc = Proc { tree: a.tree, start_ns, stdin, stdout, flags: 0 };
+        if a.root {
+            self.policy_old(a.tree);
+        }
+        let proc = Proc { tree: a.tree, start_ns, stdin, stdout, flags: 0, born: 0 };
         // An exec that makes a tree of its own may come in between: then the process is there.
         let mut tracked = self.procs.insert(pid, proc, NOEXIST).is_ok();
         if tracked {

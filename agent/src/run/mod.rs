@@ -4,10 +4,12 @@
 //! # Layout
 //! - this module: start, the loop, stop
 //! - [`ring`]: records from the ring, hooks, counters
+//! - [`hold`]: what servers are held to
 //! - [`watch`]: whether the hooks still work
 //! - [`requests`]: inputs to the engine, and what it asks of the system
 //! - [`respond`]: what is done about servers
 
+mod hold;
 mod requests;
 mod respond;
 mod ring;
@@ -114,6 +116,7 @@ struct Agent {
     idle_since: Option<Instant>,
     waiting: running::Waiting,
     looked_at: Instant,
+    hold: Option<hold::Hold>,
     watch: watch::Watch,
 }
 
@@ -173,6 +176,9 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             Some(writer)
         }
     };
+    let mut kernel = kernel;
+    kernel.set_resolvers(&desk::resolvers().unwrap_or_default())?;
+    let hold = options.hold.as_deref().map(|file| hold::Hold::read(file, &mut kernel)).transpose()?;
     let desk::Prepared { desk, orders, facts } = desk::prepare(options)?;
     tracing::info!(ms = started.elapsed().as_millis(), "attached");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -210,6 +216,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             idle_since: None,
             waiting: running::Waiting::default(),
             looked_at: Instant::now(),
+            hold,
             watch: watch::Watch::new(options.canary_minutes),
         };
         agent.main_loop(ring, Heard { news: heard, asked, orders }, facts, options).await
@@ -272,7 +279,10 @@ impl Agent {
                 }
                 Some(order) = heard.orders.recv() => self.on_order(order)?,
                 Some(ask) = heard.asked.recv() => self.on_ask(ask, ring.get_mut())?,
-                _ = inventory.tick() => self.desk.store_inventory(),
+                _ = inventory.tick() => {
+                    self.desk.store_inventory();
+                    self.expire();
+                }
                 _ = save.tick() => {
                     let hands = self.desk.hands();
                     // It says itself what is wrong, and nothing is lost: it is tried again.
@@ -284,10 +294,12 @@ impl Agent {
                     self.watch(ring.get_mut())?;
                 }
                 _ = look.tick(), if self.engine.tracked() > 0 => {
+                    let unsure = self.kernel.unsure();
                     let more = self.take(ring.get_mut())?;
                     if !more {
                         self.apply(&Input::Tick { now_ns: now_ns() })?;
                     }
+                    self.clear_up(&unsure, more);
                     self.rest()?;
                 }
                 guard = ring.readable_mut() => {

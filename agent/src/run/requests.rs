@@ -34,8 +34,9 @@ impl Agent {
             match output {
                 Output::Request(request) => self.perform(*request, &mut facts),
                 Output::Answer(answer) => self.answered = Some(answer.clone()),
+                Output::Policy(change) => self.change(change),
                 Output::Respond(order) => facts.push(self.respond(order)),
-                Output::Line(_) | Output::Policy(_) => {}
+                Output::Line(_) => {}
             }
         }
         let result = self.printer.print(&outputs);

@@ -6,14 +6,11 @@ use engine::{
     respond::{Order, Outcome, ProcessKey},
 };
 
-use super::Agent;
+use super::{Agent, now_ns};
 use crate::{
     contain::{Ground, Rate},
     kernel::Kernel,
 };
-
-/// Why the network cannot be limited.
-const NO_NETWORK: &str = "not available in this build: the kernel's network policy is not part of it";
 
 impl Ground for Kernel {
     fn members(&self, tree: u64) -> Vec<ProcessKey> {
@@ -21,12 +18,13 @@ impl Ground for Kernel {
         Kernel::members(self, tree).into_iter().map(key).collect()
     }
 
-    fn cut(&mut self, _tree: u64, _on: bool) -> Result<(), String> {
-        Err(NO_NETWORK.into())
+    fn cut(&mut self, tree: u64, on: bool) -> Result<(), String> {
+        Kernel::cut(self, tree, on).map_err(|e| format!("{e:#}"))
     }
 
-    fn rate(&mut self, _tree: u64, _limit: Option<Rate>) -> Result<(), String> {
-        Err(NO_NETWORK.into())
+    fn rate(&mut self, tree: u64, limit: Option<Rate>) -> Result<(), String> {
+        let limit = limit.map(|rate| (rate.bytes_per_s, rate.burst));
+        Kernel::rate(self, tree, limit, now_ns()).map_err(|e| format!("{e:#}"))
     }
 }
 

@@ -78,6 +78,7 @@ impl Agent {
             let new_tree = is_new_tree(&record);
             if new_tree {
                 self.attach()?;
+                self.hold_new(&record);
             }
             let mut digests = std::mem::take(&mut self.digests);
             digests.clear();
@@ -116,6 +117,7 @@ impl Agent {
     }
 
     pub(super) fn on_counters(&mut self) -> Result<()> {
+        self.cut_due();
         let mut losses = self.counts.losses();
         let misses = self.kernel.misses();
         if misses > 0 {

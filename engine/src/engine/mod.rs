@@ -129,6 +129,12 @@ impl Engine {
         self.trees.len()
     }
 
+    /// Calls of a tree that are in flight: the hash of the id as the kernel has it, where it has one, and the tool.
+    pub fn in_flight(&self, tree: u64) -> Vec<(u64, std::sync::Arc<str>)> {
+        let server = self.trees.get(&tree).and_then(|t| t.server.as_ref());
+        server.map(|s| s.in_flight()).unwrap_or_default()
+    }
+
     /// The server that a process belongs to: that of its tree, or of a tree around it.
     pub fn server_of(&self, pid: u32) -> Option<&str> {
         let mut tree = self.trees.get(&self.procs.get(&pid)?.tree)?;

@@ -50,7 +50,7 @@ impl Judge {
         if self.config.rules {
             found.extend(preloaded(line));
         }
-        if let Effect::Denied { family, op, object, dry_run } = &*line.effect {
+        if let Effect::Denied { family, op, object, dry_run, .. } = &*line.effect {
             found.extend(self.denied(line, &Denial { family: *family, op, object, dry_run: *dry_run }));
             if let Some(i) = self.instances.get_mut(&line.server.id) {
                 i.taint(&line.scope);

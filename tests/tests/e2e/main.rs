@@ -3,6 +3,7 @@
 mod alone;
 mod bad_input;
 mod busy;
+mod contain;
 mod daemon;
 mod doctor;
 mod environment;

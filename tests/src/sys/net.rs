@@ -1,0 +1,137 @@
+//! Sockets in ways that std has no words for.
+
+use std::{
+    io,
+    mem::size_of,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+};
+
+use super::{check, owned};
+
+/// A socket address as the kernel wants it, IPv4 only.
+pub(crate) fn address(to: SocketAddr) -> io::Result<libc::sockaddr_in> {
+    let IpAddr::V4(four) = to.ip() else {
+        return Err(io::Error::other("IPv4 only"));
+    };
+    Ok(libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(four.octets()) },
+        sin_zero: [0; 8],
+    })
+}
+
+fn socket(kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    owned(check(i64::from(unsafe { libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, protocol) })))
+}
+
+/// An unconnected TCP socket.
+///
+/// # Errors
+/// errno.
+pub fn tcp() -> io::Result<OwnedFd> {
+    socket(libc::SOCK_STREAM, 0)
+}
+
+fn send_to(fd: &OwnedFd, bytes: &[u8], to: SocketAddr, flags: i32) -> io::Result<()> {
+    let to = address(to)?;
+    // SAFETY: live buffers of the lengths that are given.
+    let n = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            flags | libc::MSG_NOSIGNAL,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_in>() as u32,
+        )
+    };
+    check(n as i64).map(drop)
+}
+
+/// Connects and sends in one, without connect.
+///
+/// # Errors
+/// errno.
+pub fn fast_open(to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    send_to(&tcp()?, bytes, to, libc::MSG_FASTOPEN)
+}
+
+/// Sends an ICMP echo request on a raw socket.
+///
+/// # Errors
+/// errno.
+pub fn raw_icmp(to: IpAddr) -> io::Result<()> {
+    send_to(
+        &socket(libc::SOCK_RAW, libc::IPPROTO_ICMP)?,
+        &[8, 0, 0xf7, 0xff, 0, 0, 0, 0],
+        SocketAddr::new(to, 0),
+        0,
+    )
+}
+
+/// Room for one descriptor, aligned as control messages are.
+type Control = [u64; 4];
+
+fn message(control: &mut Control, byte: &mut [u8; 1], iov: &mut libc::iovec) -> libc::msghdr {
+    *iov = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: all zero is a valid msghdr.
+    let mut m: libc::msghdr = unsafe { std::mem::zeroed() };
+    m.msg_iov = iov;
+    m.msg_iovlen = 1;
+    m.msg_control = control.as_mut_ptr().cast();
+    m.msg_controllen = size_of::<Control>();
+    m
+}
+
+/// Passes a descriptor over a unix socket.
+///
+/// # Errors
+/// errno.
+pub fn pass_fd(socket: RawFd, fd: RawFd) -> io::Result<()> {
+    let (mut control, mut byte) = ([0; 4], [1]);
+    let mut iov = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let mut m = message(&mut control, &mut byte, &mut iov);
+    // SAFETY: the header's parts are live; the control buffer has room for one descriptor.
+    unsafe {
+        m.msg_controllen = libc::CMSG_SPACE(4) as usize;
+        let c = libc::CMSG_FIRSTHDR(&raw const m);
+        (*c).cmsg_level = libc::SOL_SOCKET;
+        (*c).cmsg_type = libc::SCM_RIGHTS;
+        (*c).cmsg_len = libc::CMSG_LEN(4) as usize;
+        libc::CMSG_DATA(c).cast::<RawFd>().write_unaligned(fd);
+        check(libc::sendmsg(socket, &raw const m, 0) as i64).map(drop)
+    }
+}
+
+/// Receives one.
+///
+/// # Errors
+/// errno, or that none came.
+pub fn receive_fd(socket: RawFd) -> io::Result<OwnedFd> {
+    let (mut control, mut byte) = ([0; 4], [0]);
+    let mut iov = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let mut m = message(&mut control, &mut byte, &mut iov);
+    // SAFETY: the header's parts are live; what the kernel wrote into the control buffer is checked.
+    unsafe {
+        check(libc::recvmsg(socket, &raw mut m, libc::MSG_CMSG_CLOEXEC) as i64)?;
+        let c = libc::CMSG_FIRSTHDR(&raw const m);
+        if c.is_null() || (*c).cmsg_type != libc::SCM_RIGHTS {
+            return Err(io::Error::other("no descriptor came"));
+        }
+        owned(Ok(i64::from(libc::CMSG_DATA(c).cast::<RawFd>().read_unaligned())))
+    }
+}
+
+/// A mount namespace of this thread's own, in which one file stands in for another.
+///
+/// # Errors
+/// errno.
+pub fn replace_file(with: &str, target: &str) -> io::Result<()> {
+    // SAFETY: numbers only.
+    check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) }))?;
+    super::mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE)?;
+    super::mount(with, target, None, libc::MS_BIND)
+}
