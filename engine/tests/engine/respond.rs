@@ -49,7 +49,7 @@ fn server(mode: Mode) -> World {
     command(&mut w, Command::Configure { config: Config::default() }).expect("good");
     let files = vec![RuleText { name: "r.yaml".into(), text: RULES.into(), shipped: false }];
     command(&mut w, Command::Rules { files }).expect("good");
-    let rule = ModeRule { server: "*".into(), tool: None, mode };
+    let rule = ModeRule { server: "*".into(), tool: None, mode, strict: false };
     command(&mut w, Command::Mode { rule }).expect("good");
     w.begin();
     w.fact(&Fact::Identity(identity()));
