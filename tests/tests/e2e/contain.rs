@@ -455,7 +455,7 @@ fn a_rate_is_kept() -> Result<()> {
     std::thread::sleep(Duration::from_secs(10));
     let share = (allowed.got() - before) as f64 / (RATE * 10) as f64;
     println!("goodput {share:.3} of the rate over 10 s");
-    ensure!(share <= 1.1 && share >= 0.7, "{share:.3} of the rate");
+    ensure!((0.7..=1.1).contains(&share), "{share:.3} of the rate");
     ensure!(client.wait(&id)?.is_ok());
     drop(agent);
     Ok(())
