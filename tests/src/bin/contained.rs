@@ -185,7 +185,7 @@ fn act(state: &mut State, a: &Value) -> io::Result<String> {
         }
         "results" => {
             for thread in state.threads.drain(..) {
-                thread.join().map_err(|_| io::Error::other("a thread panicked"))?;
+                thread.join().map_err(|_panic| io::Error::other("a thread panicked"))?;
             }
             Ok(std::mem::take(&mut *state.later.lock().unwrap_or_else(PoisonError::into_inner)).join(","))
         }

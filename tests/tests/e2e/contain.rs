@@ -88,7 +88,7 @@ fn held(more: &Value) -> Result<(Agent, tempfile::TempDir)> {
         sys::replace_file(&resolv, "/etc/resolv.conf")?;
         Agent::start(&["--hold", &file])
     });
-    let agent = agent.join().map_err(|_| anyhow::anyhow!("the starting thread panicked"))??;
+    let agent = agent.join().map_err(|_panic| anyhow::anyhow!("the starting thread panicked"))??;
     Ok((agent, dir))
 }
 
@@ -293,7 +293,7 @@ fn sockets_of_others() -> Result<()> {
         Ok(())
     });
     let said = one(&mut client, "net", json!({"do": "passed", "path": path}))?;
-    passing.join().map_err(|_| anyhow::anyhow!("the passing thread panicked"))??;
+    passing.join().map_err(|_panic| anyhow::anyhow!("the passing thread panicked"))??;
     std::thread::sleep(Duration::from_secs(1));
     ensure!(other.got() == 0, "{} bytes got out by a socket of others ({said})", other.got());
     ensure!(allowed.got() == 9, "the permitted host got {} bytes of 9", allowed.got());
@@ -455,7 +455,7 @@ fn a_rate_is_kept() -> Result<()> {
     std::thread::sleep(Duration::from_secs(10));
     let share = (allowed.got() - before) as f64 / (RATE * 10) as f64;
     println!("goodput {share:.3} of the rate over 10 s");
-    ensure!(share <= 1.1 && share >= 0.7, "{share:.3} of the rate");
+    ensure!((0.7..=1.1).contains(&share), "{share:.3} of the rate");
     ensure!(client.wait(&id)?.is_ok());
     drop(agent);
     Ok(())
