@@ -8,7 +8,6 @@ use engine::{
     detect::Thresholds,
     input::Fact,
     judge::{Command, Config, Mode, ModeRule, OnDegraded, Stored},
-    policy::Family,
     respond::Settings,
 };
 use tokio::sync::{Mutex, mpsc};
@@ -69,7 +68,6 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         ..Config::default()
     };
     facts.push(Fact::Command(Command::Configure { config }));
-    facts.push(Fact::Command(enforceable()));
     let thresholds = Box::new(Thresholds::default());
     facts.push(Fact::Command(Command::Detectors { thresholds, resolvers: resolvers::configured() }));
     let (texts, problems) = rules::with_stored(texts, &exceptions);
@@ -99,16 +97,6 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         refused: 0,
     };
     Ok(Prepared { desk, orders, facts })
-}
-
-/// What the kernel part can deny. This agent has no programs that deny anything.
-fn enforceable() -> Command {
-    let why = "this agent has no kernel programs that deny it: `watch` tells every deviation";
-    let all = [Family::Network, Family::Listen, Family::Exec, Family::File, Family::Unix, Family::Dangerous];
-    Command::Enforceable {
-        families: BTreeSet::new(),
-        because: all.into_iter().map(|family| (family, why.to_owned())).collect(),
-    }
 }
 
 fn invalid(message: String) -> anyhow::Error {

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use engine::{
+    judge::Command,
     output::{Coverage, CoverageState},
     policy::Family,
 };
 
 use super::{
     canary::{Act, DEADLINE, Done, Proof},
-    hooks::{HOOKS, Hook, LADDERS},
+    hooks::{HOOKS, Hook, LADDERS, Ladder},
     report::State,
 };
 
@@ -127,7 +128,7 @@ pub(crate) fn prove(coverage: &Coverage, proof: &Proof) -> Coverage {
 }
 
 /// Families of rights that can be enforced: those of which every way in is denied by a program, not just seen.
-pub(crate) fn enforceable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> BTreeSet<Family> {
+fn denied<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> BTreeSet<Family> {
     let enforcing: BTreeSet<&str> = coverage
         .into_iter()
         .filter(|c| c.state == CoverageState::Enforcing)
@@ -144,24 +145,19 @@ pub(crate) fn enforceable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) 
         .collect()
 }
 
-/// Families that are asked for and cannot be had, in a sentence with its remedy.
-///
-/// # Errors
-/// When there are any.
-pub(crate) fn demand<'a>(
-    wanted: &BTreeSet<Family>,
-    coverage: impl IntoIterator<Item = &'a Coverage>,
-) -> Result<(), String> {
-    let can = enforceable(coverage);
-    let unmet: Vec<String> = wanted.difference(&can).map(ToString::to_string).collect();
-    if unmet.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "enforcement is asked for that cannot be had on this host: {}; `toolwarden doctor` says why and what to do, \
-         `--on-degraded observe` starts without it, and tells instead of denying",
-        unmet.join(", ")
-    ))
+/// The same for the engine, with why the others cannot be.
+pub(crate) fn enforceable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> Command {
+    let families = deniable(coverage);
+    let why = |ladder: &Ladder| {
+        let none = if ladder.denies {
+            "a hook that denies it does not work"
+        } else {
+            "no program of this agent denies it"
+        };
+        (ladder.family, format!("{none}: `toolwarden doctor` tells more, and `watch` tells every deviation"))
+    };
+    let because = LADDERS.iter().filter(|l| !families.contains(&l.family)).map(why).collect();
+    Command::Enforceable { families, because }
 }
 
 #[cfg(test)]
@@ -265,19 +261,22 @@ mod tests {
         use CoverageState::{Enforcing, Observing};
         let network = LADDERS.iter().find(|l| l.family == Family::Network).expect("a ladder");
         let all = |state| network.hooks.iter().map(|h| coverage(h, state)).collect::<Vec<_>>();
-        assert_eq!(enforceable(&all(Observing)), BTreeSet::new());
-        assert_eq!(enforceable(&all(Enforcing)), BTreeSet::from([Family::Network]));
+        assert_eq!(deniable(&all(Observing)), BTreeSet::new());
+        assert_eq!(deniable(&all(Enforcing)), BTreeSet::from([Family::Network]));
         let mut gap = all(Enforcing);
         gap[3].state = Observing;
-        assert_eq!(enforceable(&gap), BTreeSet::new());
+        assert_eq!(deniable(&gap), BTreeSet::new());
         // Programs at these see only.
         let seen = [coverage("syscalls", Enforcing), coverage("lifecycle/exec", Enforcing)];
-        assert_eq!(enforceable(&seen), BTreeSet::new());
+        assert_eq!(deniable(&seen), BTreeSet::new());
         let lsm = [coverage("lsm/file_open", Enforcing)];
-        assert_eq!(enforceable(&lsm), BTreeSet::from([Family::File]));
-        let wanted = BTreeSet::from([Family::Network, Family::File]);
-        demand(&BTreeSet::new(), []).expect("nothing is asked for");
-        let why = demand(&wanted, &lsm).expect_err("no network");
-        assert!(why.contains("cannot be had on this host: network;"), "{why}");
+        assert_eq!(deniable(&lsm), BTreeSet::from([Family::File]));
+        let Command::Enforceable { families, because } = enforceable(&lsm) else { panic!("another command") };
+        assert_eq!(families, BTreeSet::from([Family::File]));
+        assert!(
+            because.get(&Family::Network).is_some_and(|why| why.starts_with("a hook that denies it")),
+            "{because:?}"
+        );
+        assert!(because.get(&Family::Exec).is_some_and(|why| why.starts_with("no program")), "{because:?}");
     }
 }

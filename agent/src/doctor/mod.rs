@@ -111,7 +111,7 @@ fn examine(options: &Options) -> Report {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         hooks,
         ladders,
-        enforceable: enforceable(&tried.coverage).into_iter().collect(),
+        enforceable: classify::deniable(&tried.coverage).into_iter().collect(),
         checks,
     }
 }

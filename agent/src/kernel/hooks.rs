@@ -143,18 +143,18 @@ impl Kernel {
         for name in SOCKET_ADDRESS {
             let p: &mut CgroupSockAddr = program(&mut self.ebpf, name)?.try_into()?;
             let done = p.load().and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
-            self.network(name, done);
+            self.network(name, CoverageState::Enforcing, done);
         }
         for name in SOCKET {
             let p: &mut CgroupSock = program(&mut self.ebpf, name)?.try_into()?;
             let done = p.load().and_then(|()| p.attach(root.as_fd(), CgroupAttachMode::Single).map(drop));
-            self.network(name, done);
+            self.network(name, CoverageState::Observing, done);
         }
         for (name, direction) in PACKET {
             let p: &mut CgroupSkb = program(&mut self.ebpf, name)?.try_into()?;
             let done =
                 p.load().and_then(|()| p.attach(root.as_fd(), direction, CgroupAttachMode::Single).map(drop));
-            self.network(name, done);
+            self.network(name, CoverageState::Enforcing, done);
         }
         if absent.iter().any(|f| f.starts_with("unix_")) {
             let because = format!("this kernel's BTF lacks {absent:?}; names are the caller's arguments");
@@ -164,10 +164,10 @@ impl Kernel {
         Ok(())
     }
 
-    fn network(&mut self, name: &str, done: Result<(), ProgramError>) {
+    fn network(&mut self, name: &str, works: CoverageState, done: Result<(), ProgramError>) {
         let hook = format!("cgroup/{name}");
         match done {
-            Ok(()) => self.cover(&hook, CoverageState::Observing, None),
+            Ok(()) => self.cover(&hook, works, None),
             Err(e) => self.cover(&hook, CoverageState::Blind, Some(short(&e))),
         }
     }

@@ -10,9 +10,7 @@ use anyhow::{Result, bail};
 use aya::maps::{MapData, RingBuf};
 use engine::{
     input::Fact,
-    judge::Mode,
     output::{Coverage, CoverageState},
-    policy::Family,
 };
 use tokio::time::Instant;
 
@@ -21,7 +19,7 @@ use crate::{
     cli::{self, OnDegraded},
     doctor::{
         canary::{Canary, Proof},
-        classify::{demand, prove},
+        classify::{enforceable, prove},
         hooks::{HOOKS, Hook},
     },
     kernel::Linked,
@@ -131,20 +129,14 @@ impl Agent {
             self.watch.attached.insert(attached.hook.clone(), attached);
             self.cover(proved)?;
         }
-        let unmet = demand(&self.wanted(), self.watch.told.values());
-        let because = failed.first().cloned().or(unmet.err());
-        match (because, options.on_degraded) {
+        match (failed.first(), options.on_degraded) {
             (Some(because), OnDegraded::Refuse) => bail!("{because}"),
             (Some(because), OnDegraded::Observe) => anstream::eprintln!("toolwarden: {because}"),
             (None, _) => {}
         }
+        // Only now: a hook that is lost later is a finding, and what the others deny stays denied.
+        self.fact(&Fact::Command(enforceable(self.watch.told.values())))?;
         self.check_links()
-    }
-
-    /// Families that are to be denied.
-    fn wanted(&self) -> BTreeSet<Family> {
-        let enforce = self.engine.judge().modes().iter().any(|rule| rule.mode == Mode::Enforce);
-        enforce.then_some(Family::Network).into_iter().collect()
     }
 
     fn cover(&mut self, coverage: Coverage) -> Result<()> {
