@@ -19,13 +19,29 @@ const REQ_F_FIXED_FILE: u32 = 1;
 /// (io_kiocb), kernels 6.3 and later
 #[raw_tracepoint(tracepoint = "io_uring_submit_req")]
 pub fn uring_submit(ctx: RawTracePointContext) -> i32 {
-    submission(&ctx)
+    of_request(&ctx)
 }
 
 /// The same under its older name, where the request is the first argument as well from 5.19 on.
 #[raw_tracepoint(tracepoint = "io_uring_submit_sqe")]
 pub fn uring_submit_old(ctx: RawTracePointContext) -> i32 {
-    submission(&ctx)
+    of_request(&ctx)
+}
+
+/// (context, opcode, user data, ...), kernels before 5.13: which request it is they do not tell.
+#[raw_tracepoint(tracepoint = "io_uring_submit_sqe")]
+pub fn uring_submit_oldest(ctx: RawTracePointContext) -> i32 {
+    let args = ctx.as_ptr().cast::<u64>();
+    // SAFETY: the agent attaches this where the tracepoint has five arguments.
+    submission(unsafe { *args.add(1) } as u32 & 0xff, 0)
+}
+
+#[inline(always)]
+fn of_request(ctx: &RawTracePointContext) -> i32 {
+    let args = ctx.as_ptr().cast::<u64>();
+    // SAFETY: this tracepoint has an argument.
+    let request = unsafe { *args } as usize;
+    submission(u32::from(read::<u8>(request + off!(uring_opcode))), request)
 }
 
 /// Operations that move bytes between a descriptor and memory or another descriptor.
@@ -34,16 +50,13 @@ fn moves_bytes(opcode: u32) -> bool {
     matches!(opcode, 1 | 2 | 4 | 5 | 9 | 10 | 22 | 23 | 26 | 27 | 30 | 33 | 47 | 48 | 49)
 }
 
+/// `request`: 0 when it is not known.
 #[inline(always)]
-fn submission(ctx: &RawTracePointContext) -> i32 {
+fn submission(opcode: u32, request: usize) -> i32 {
     let tgid = current_tgid();
     let Some((proc, tree)) = find(tgid) else {
         return 0;
     };
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: this tracepoint has an argument.
-    let request = unsafe { *args } as usize;
-    let opcode = u32::from(read::<u8>(request + off!(uring_opcode)));
     let at = now();
     let id = new_id(at, kind::URING);
     let epoch = epoch(tree, at);
@@ -66,7 +79,7 @@ fn submission(ctx: &RawTracePointContext) -> i32 {
             aggregate_lost(&key, flags);
         }
     }
-    if !moves_bytes(opcode) || off!(uring_fd) == ABSENT as usize {
+    if request == 0 || !moves_bytes(opcode) || off!(uring_fd) == ABSENT as usize {
         return 0;
     }
     let flags: u32 = read(request + off!(uring_flags));

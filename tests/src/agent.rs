@@ -14,6 +14,7 @@ use engine::output::{CallLine, EffectLine, Line, LostLine, ServerLine};
 use crate::{
     client::{Client, Manner},
     compare::Observed,
+    pace::{patient, patient_ms, slowness},
     sys,
 };
 
@@ -60,6 +61,12 @@ pub fn executable() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// How long after a reply effects may still belong to the call.
+#[must_use]
+pub fn settling() -> Duration {
+    patient_ms(20)
+}
+
 impl Agent {
     /// Starts the agent and waits until it says that it is attached.
     ///
@@ -80,11 +87,11 @@ impl Agent {
         let links = || sys::bpf_ids(31).len();
         let before = links();
         let candidate = Client::launch(Command::new("cat"), Manner::default())?;
-        let end = Instant::now() + Duration::from_secs(1);
+        let end = Instant::now() + patient_ms(1000);
         while links() == before && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(patient_ms(50));
         drop(candidate);
         Ok(())
     }
@@ -139,6 +146,10 @@ impl Agent {
         kept: Option<tempfile::TempDir>,
         mut keep: impl FnMut(&str) -> bool + Send + 'static,
     ) -> Result<Self> {
+        // Work after a reply takes as much longer as everything else.
+        if slowness() > 1 && !command.get_args().any(|a| a == "--settle-ms") {
+            command.args(["--settle-ms", &settling().as_millis().to_string()]);
+        }
         let started = Instant::now();
         let mut child = command
             .stdin(Stdio::null())
@@ -188,7 +199,7 @@ impl Agent {
                 bail!("toolwarden ended ({status}): {}", agent.errors());
             }
             ensure!(
-                started.elapsed() < Duration::from_secs(10),
+                started.elapsed() < patient_ms(10_000),
                 "toolwarden does not say that it is attached: {}",
                 agent.errors()
             );
@@ -230,9 +241,9 @@ impl Agent {
     /// Waits until some line satisfies `wanted`.
     ///
     /// # Errors
-    /// When that takes longer than `limit`.
+    /// When that takes longer than `limit`, which follows the machine's pace.
     pub fn wait_for(&self, limit: Duration, wanted: impl Fn(&Line) -> bool) -> Result<Line> {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + patient(limit);
         let mut from = 0;
         loop {
             {
@@ -250,14 +261,14 @@ impl Agent {
     /// Waits until everything that has happened is printed: without calls the agent collects its
     /// counts every 5 s.
     pub fn rest(&self) {
-        std::thread::sleep(Duration::from_millis(5500));
+        std::thread::sleep(Duration::from_secs(5) + patient_ms(500));
         self.settle(Duration::from_millis(500));
     }
 
-    /// Waits until nothing was printed for `quiet`.
+    /// Waits until nothing was printed for `quiet`, which follows the machine's pace.
     pub fn settle(&self, quiet: Duration) {
         let mut last = (0, Instant::now());
-        while last.1.elapsed() < quiet {
+        while last.1.elapsed() < patient(quiet) {
             let n = locked(&self.lines).len();
             if n != last.0 {
                 last = (n, Instant::now());
@@ -336,7 +347,7 @@ impl Agent {
             return Ok(status);
         }
         sys::kill(self.pid(), signal)?;
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + patient_ms(10_000);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 for reader in self.readers.drain(..) {

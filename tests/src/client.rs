@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::sys;
+use crate::{pace::patient_ms, sys};
 
 /// What the server's stdin and stdout are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Client {
             manner,
             // The handshake has -1, so that the first call has 0.
             next: -1,
-            patience: Duration::from_secs(30),
+            patience: patient_ms(30_000),
         })
     }
 
@@ -315,7 +315,7 @@ impl Drop for Client {
                 if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
                     return;
                 }
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(patient_ms(10));
             }
             drop(sys::kill(self.child.id(), signal));
         }

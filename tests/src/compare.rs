@@ -6,6 +6,7 @@ use engine::output::{CallLine, Certainty, Effect, EffectLine, Scope};
 use serde_json::Value;
 
 use crate::{
+    pace::slowness,
     truth::{Act, Truth},
     verdict::Verdict,
 };
@@ -110,7 +111,8 @@ pub fn judge(truths: &[Truth], seen: &Observed, replies: &HashMap<String, u64>) 
         // An act is logged before it is done; what is seen of it says when it was.
         let seen_ns = lines.iter().flatten().map(|&n| seen.effects[n].time.boot_ns).min();
         let acted_ns = seen_ns.map_or(truth.at_boot_ns, |t| t.max(truth.at_boot_ns));
-        if truth.tool == "late_work" && reply.is_some_and(|r| acted_ns > r + LATE_NS) {
+        if truth.tool == "late_work" && reply.is_some_and(|r| acted_ns > r + LATE_NS * u64::from(slowness()))
+        {
             verdict.delayed += 1;
             continue;
         }

@@ -2,6 +2,7 @@
 
 mod net;
 mod process;
+mod programs;
 
 use std::{
     ffi::{CStr, CString, c_int, c_long, c_uint, c_void},
@@ -12,6 +13,7 @@ use std::{
 pub(crate) use net::address;
 pub use net::{fast_open, pass_fd, raw_icmp, receive_fd, replace_file, tcp};
 pub use process::{exec_fd, fork, kill, sleep_us, spawn, wait};
+pub use programs::{BpfProgram, bpf_program};
 
 /// Turns -1 into errno.
 pub(crate) fn check(ret: c_long) -> io::Result<c_long> {
@@ -227,7 +229,7 @@ pub fn mount(source: &str, target: &str, kind: Option<&str>, flags: u64) -> io::
 /// errno.
 pub fn bpf(command: c_int, attr: &mut [u64; 16]) -> io::Result<c_long> {
     // SAFETY: the kernel reads and writes at most the given size of a live array; the commands
-    // used here (MAP_CREATE, *_GET_NEXT_ID) hold no pointers.
+    // used here hold no pointers, but for one (OBJ_GET_INFO_BY_FD) to a live array of the length beside it.
     check(unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) })
 }
 

@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup | demo | test | bench | evaluate | soak | powerloss`.
+//! What a person types: `cargo xtask setup | demo | test | bench | evaluate | soak | powerloss | vm`.
 //!
 //! # Layout
 //! - [`setup`]: which parts a machine needs, which are there, and the order of making them
@@ -9,12 +9,16 @@
 //! - [`apt`]: Debian packages, and what to say where they cannot be had
 //! - [`steps`]: progress of commands that take long
 //! - [`stages`]: the stages of `cargo xtask test`
-//! - [`powerloss`]: the store in a machine whose power is cut; [`cpio`]: what that machine boots
+//! - [`vm`]: the agent and its tests on other kernels
+//! - [`powerloss`]: the store in a machine whose power is cut
+//! - [`machine`]: an emulated machine; [`cpio`]: what it boots; [`archive`]: packages of other releases of Debian
 //! - [`programs`]: building and starting the demo, the benchmark and the recorder of the corpus
 //! - [`workspace`]: where things are
 
 mod apt;
+mod archive;
 mod cpio;
+mod machine;
 mod powerloss;
 mod programs;
 mod servers;
@@ -24,6 +28,7 @@ mod steps;
 mod toolchain;
 mod toolchain_file;
 mod tools;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -94,6 +99,8 @@ enum Task {
         #[arg(long)]
         control: bool,
     },
+    /// The agent and the end-to-end tests on other kernels, in emulated machines
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
@@ -118,5 +125,6 @@ fn run(cli: Cli) -> Result<()> {
         Task::Bench { args } => programs::bench(&workspace, &args),
         Task::Soak { minutes } => programs::soak(&workspace, minutes),
         Task::Powerloss { rounds, control } => powerloss::run(&workspace, rounds, control),
+        Task::Vm(asked) => vm::run(&workspace, &asked),
     }
 }

@@ -131,7 +131,10 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
         'd' => 86_400,
         _ => return Err(wrong()),
     };
-    let number = u64::from_str(text.trim_end_matches(unit)).ok().filter(|n| *n > 0).ok_or_else(wrong)?;
+    let number = u64::from_str(text.strip_suffix(unit).unwrap_or_default())
+        .ok()
+        .filter(|n| *n > 0)
+        .ok_or_else(wrong)?;
     let ns = number.checked_mul(seconds).and_then(|s| s.checked_mul(1_000_000_000));
     // A year: what is longer is meant to have no end.
     ns.filter(|ns| *ns <= 366 * 86_400 * 1_000_000_000)

@@ -15,7 +15,10 @@ use aya::{
 };
 use engine::output::CoverageState;
 
-use super::Kernel;
+use super::{
+    Kernel,
+    btf::{Argument, Btf},
+};
 
 /// A raw tracepoint and the program for it.
 pub(super) struct Point {
@@ -31,11 +34,49 @@ pub(super) const LIFECYCLE: [Point; 3] = [
 ];
 
 /// Attached while a tree is tracked: any syscall tracepoint slows every process.
-pub(super) const SYSCALLS: [Point; 3] = [
+pub(super) const SYSCALLS: [Point; 4] = [
     Point { program: "sys_exit", point: "sys_exit", required: true },
     Point { program: "uring_submit", point: "io_uring_submit_req", required: false },
     Point { program: "uring_submit_old", point: "io_uring_submit_sqe", required: false },
+    Point { program: "uring_submit_oldest", point: "io_uring_submit_sqe", required: false },
 ];
+
+/// Where a kernel's tracepoint at io_uring's submission tells what is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Submission {
+    /// The first argument is the request: since 6.3 under the name `io_uring_submit_req`.
+    Request,
+    /// The same since 5.19, under the older name.
+    RequestOld,
+    /// The second argument is the opcode, and the request is not told: before 5.13.
+    Opcode,
+    Unknown,
+}
+
+impl Submission {
+    pub(super) fn of(btf: &Btf<'_>) -> Self {
+        let request = Argument::Struct(b"io_kiocb");
+        match btf.arguments("io_uring_submit_req").as_deref() {
+            Some([first, ..]) if *first == request => return Self::Request,
+            _ => {}
+        }
+        match btf.arguments("io_uring_submit_sqe").as_deref() {
+            Some([first, ..]) if *first == request => Self::RequestOld,
+            Some([_, Argument::Integer(1), ..]) => Self::Opcode,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The program for it.
+    fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Request => Some("uring_submit"),
+            Self::RequestOld => Some("uring_submit_old"),
+            Self::Opcode => Some("uring_submit_oldest"),
+            Self::Unknown => None,
+        }
+    }
+}
 
 const SOCKET_ADDRESS: [&str; 6] = ["connect4", "connect6", "sendmsg4", "sendmsg6", "bind4", "bind6"];
 const SOCKET: [&str; 2] = ["sock_create", "sock_release"];
@@ -132,35 +173,38 @@ impl Kernel {
     }
 
     /// Loads the programs that are attached while a tree is tracked.
-    pub(super) fn load_syscalls(&mut self, absent: &[&str]) -> Result<()> {
+    pub(super) fn load_syscalls(&mut self, absent: &[&str], uring: Submission) -> Result<()> {
         let raw: &mut RawTracePoint = program(&mut self.ebpf, "sys_exit")?.try_into()?;
         raw.load().context("cannot load the program for sys_exit")?;
         self.cover("syscalls", CoverageState::Observing, None);
-        let usable = !absent.contains(&"uring_opcode");
-        let mut uring = false;
-        for name in ["uring_submit", "uring_submit_old"] {
-            let raw: &mut RawTracePoint = program(&mut self.ebpf, name)?.try_into()?;
-            // Which of the two tracepoints exists shows at attach: try it now, and let go again.
-            let point = if name == "uring_submit" { "io_uring_submit_req" } else { "io_uring_submit_sqe" };
-            if usable
-                && raw.load().is_ok()
-                && let Ok(link) = raw.attach(point)
-            {
-                raw.detach(link).context("cannot detach")?;
-                uring = true;
-            }
-        }
-        if uring {
-            self.cover(
-                "io_uring",
-                CoverageState::Observing,
-                Some("operations only: files opened by a ring have no path".into()),
-            );
-        } else {
-            let because = "no tracepoint at submission: set-up is seen, operations are not".to_owned();
-            self.cover("io_uring", CoverageState::Blind, Some(because));
+        match self.load_uring(absent, uring) {
+            Ok(limits) => self.cover("io_uring", CoverageState::Observing, Some(limits.to_owned())),
+            Err(because) => self.cover("io_uring", CoverageState::Blind, Some(because)),
         }
         Ok(())
+    }
+
+    /// What is not seen of io_uring although its hook works; the error is why it does not.
+    fn load_uring(&mut self, absent: &[&str], uring: Submission) -> Result<&'static str, String> {
+        let point = uring.program().and_then(|name| SYSCALLS.iter().find(|p| p.program == name));
+        let usable = uring == Submission::Opcode || !absent.contains(&"uring_opcode");
+        let Some(point) = point.filter(|_| usable) else {
+            return Err("no tracepoint at submission: set-up is seen, operations are not".to_owned());
+        };
+        let why = |e: ProgramError| format!("{}: {}", point.point, short(&e));
+        let found = program(&mut self.ebpf, point.program).map_err(|e| format!("{e:#}"))?;
+        let raw: &mut RawTracePoint = found.try_into().map_err(why)?;
+        raw.load().map_err(why)?;
+        // It is attached while a tree is tracked only: try it now, and let go again.
+        let link = raw.attach(point.point).map_err(why)?;
+        raw.detach(link).map_err(why)?;
+        Ok(match uring {
+            Submission::Opcode => {
+                "operations only: files opened by a ring have no path, and a ring that moves a channel's bytes is not \
+                 noticed"
+            }
+            _ => "operations only: files opened by a ring have no path",
+        })
     }
 }
 

@@ -60,8 +60,15 @@ where
     M::try_from(map).with_context(|| format!("map {name} is of another type"))
 }
 
-/// Offsets of this kernel, and the names of those it lacks.
-fn offsets() -> Result<(Offsets, Vec<&'static str>)> {
+/// What this kernel's BTF tells.
+struct Layout {
+    offsets: Offsets,
+    /// Names of offsets that it lacks.
+    absent: Vec<&'static str>,
+    uring: hooks::Submission,
+}
+
+fn layout() -> Result<Layout> {
     const PATH: &str = "/sys/kernel/btf/vmlinux";
     let raw = std::fs::read(PATH).with_context(|| {
         format!(
@@ -72,7 +79,7 @@ fn offsets() -> Result<(Offsets, Vec<&'static str>)> {
     let btf = btf::Btf::parse(&raw).with_context(|| format!("{PATH} cannot be used"))?;
     let mut absent = Vec::new();
     let offsets = Offsets::resolve(|s, path| btf.offset(s, path), |field| absent.push(field));
-    Ok((offsets, absent))
+    Ok(Layout { offsets, absent, uring: hooks::Submission::of(&btf) })
 }
 
 /// Offsets without which nothing works.
@@ -82,7 +89,7 @@ const REQUIRED_PREFIXES: [&str; 11] =
 impl Kernel {
     /// Loads all programs and attaches those that are always on.
     pub(crate) fn load(settle_ns: u64) -> Result<(Self, RingBuf<MapData>, Counts)> {
-        let (offsets, absent) = offsets()?;
+        let Layout { offsets, absent, uring } = layout()?;
         let optional = ["task_login_uid", "uring_fd", "uring_flags", "uring_opcode"];
         let missing: Vec<_> = absent
             .iter()
@@ -115,7 +122,7 @@ impl Kernel {
         hooks::load_admit(&mut kernel.ebpf)?;
         hooks::load_jit(&mut kernel.ebpf)?;
         kernel.attach_always(&absent)?;
-        kernel.load_syscalls(&absent)?;
+        kernel.load_syscalls(&absent, uring)?;
         Ok((kernel, ring, counts))
     }
 

@@ -5,7 +5,7 @@ use engine::{
     Output,
     finding::{Kind, Severity},
     input::{Fact, Identity},
-    judge::{Command, Config, Mode, ModeRule, RuleText},
+    judge::{Command, Config, Mode, ModeRule, RuleText, Stored},
     output::Line,
     respond::{Action, Cause, Order, Outcome, ResponseLine, Settings, Verdict},
     rules::written::Response,
@@ -50,7 +50,8 @@ fn server(mode: Mode) -> World {
     let files = vec![RuleText { name: "r.yaml".into(), text: RULES.into(), shipped: false }];
     command(&mut w, Command::Rules { files }).expect("good");
     let rule = ModeRule { server: "*".into(), tool: None, mode, strict: false };
-    command(&mut w, Command::Mode { rule }).expect("good");
+    // As stored: to be set, it needs a ratified baseline.
+    w.fact(&Fact::Restore(Box::new(Stored { modes: vec![rule], ..Stored::default() })));
     w.begin();
     w.fact(&Fact::Identity(identity()));
     w

@@ -48,26 +48,26 @@ fn environment() -> Result<()> {
         // Names that only resemble, and values that look like names.
         c.env("LD_PRELOADED", "1").env("XLD_PRELOAD", "1").env("PATH", "LD_PRELOAD=1").env("EMPTY", "");
     })?;
-    ensure!(plain == both(&[], false), "{plain:?}");
+    ensure!(plain == both(&[], false), "plain: {plain:?}");
     let set = told(&agent, &world, "set", |c| {
         // The loader complains, and goes on.
         c.env("LD_PRELOAD", "/a-value-of-mine.so")
             .env("GIT_EXTERNAL_DIFF", "")
             .env("DOTNET_STARTUP_HOOKS", "x");
     })?;
-    ensure!(set == both(&["LD_PRELOAD", "DOTNET_STARTUP_HOOKS", "GIT_EXTERNAL_DIFF"], false), "{set:?}");
+    ensure!(set == both(&["LD_PRELOAD", "DOTNET_STARTUP_HOOKS", "GIT_EXTERNAL_DIFF"], false), "set: {set:?}");
     // Behind strings that are longer than what is read at once; the second piece of the first begins
     // like a name.
     let long = told(&agent, &world, "long", |c| {
         c.env("A", format!("{}LD_AUDIT=1", "x".repeat(4093)));
         c.env("B", "y".repeat(100_000)).env("C", "z".repeat(4093)).env("RUBYOPT", "1");
     })?;
-    ensure!(long == both(&["RUBYOPT"], false), "{long:?}");
+    ensure!(long == both(&["RUBYOPT"], false), "long: {long:?}");
     let many = told(&agent, &world, "many", |c| {
         c.env("BASH_ENV", "1").env("ZZ", "1");
         c.envs((0..1100).map(|n| (format!("V{n:04}"), "1")));
     })?;
-    ensure!(many == both(&["BASH_ENV"], true), "{many:?}");
+    ensure!(many == both(&["BASH_ENV"], true), "many: {many:?}");
     // A child of its own.
     let (direct, _) = Oracle::command(&world, "child", &program("oracle")?)?;
     let mut command = Command::new("sh");

@@ -1,9 +1,9 @@
 //! What was learned outlives the agent, can be compared, and is forgotten only when a person says so.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{client::Manner, scenario::Oracle, world::World};
+use e2e::{client::Manner, pace::patient_ms, scenario::Oracle, world::World};
 use serde_json::Value;
 
 use super::place::{Place, SECOND, soon};
@@ -15,7 +15,7 @@ fn session(world: &World, name: &str, tools: &[&str]) -> Result<()> {
     let mut oracle = Oracle::start(world, name, Manner::default())?;
     for tool in tools.iter().cycle().take(tools.len() * 5) {
         oracle.call(tool)?;
-        thread::sleep(Duration::from_millis(25));
+        thread::sleep(patient_ms(25));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use e2e::{
     agent::Agent,
     client::{Client, Manner},
+    pace::{fewer, patient_ms, slowness},
     scenario::{Oracle, program},
     sys,
     world::World,
@@ -36,7 +37,7 @@ fn lifecycle() -> Result<()> {
         let mut oracle = Oracle::start(&world, &format!("life{n}"), Manner::default())?;
         oracle.call("open_read")?;
         // On a loaded machine a cold start may miss all messages so far; the next one tells.
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(patient_ms(100));
         oracle.call("open_read")?;
         agent.server(oracle.client.pid())?;
         let during = loaded();
@@ -47,9 +48,9 @@ fn lifecycle() -> Result<()> {
         let status = agent.stop(signal)?;
         ensure!(status.success(), "after signal {signal}: {status}, {}", agent.errors());
         let stopped = asked.elapsed();
-        ensure!(stopped < Duration::from_secs(2), "took {stopped:?} to stop");
+        ensure!(stopped < patient_ms(2000), "took {stopped:?} to stop");
         // The kernel frees programs after a grace period.
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + patient_ms(3000);
         loop {
             let after = loaded();
             let left = |n: usize| after[n].difference(&before[n]).count();
@@ -71,16 +72,16 @@ fn lifecycle() -> Result<()> {
             starts[n]
         );
     }
-    // The others include what else the machine was doing.
+    // The others include what else the machine was doing. An emulated processor's speed says nothing.
     let fastest = starts.iter().min().copied().unwrap_or_default();
-    ensure!(fastest < Duration::from_millis(500), "fastest start {fastest:?}");
+    ensure!(slowness() > 1 || fastest < Duration::from_millis(500), "fastest start {fastest:?}");
     Ok(())
 }
 
 /// The first server after a quiet time: what was missed while hooks attached is marked.
 #[test]
 fn cold_start() -> Result<()> {
-    for round in 0..5 {
+    for round in 0..fewer(5) {
         let agent = Agent::start_with(&[], |_| true)?;
         // They are attached already if some process of this machine looks like a server.
         let links = sys::bpf_ids(31).len();
@@ -89,7 +90,7 @@ fn cold_start() -> Result<()> {
         let mut client = Client::start(command, Manner::default())?;
         for _ in 0..20 {
             client.call("ping_tool", &json!({}))?;
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(patient_ms(5));
         }
         let cold = sys::bpf_ids(31).len() > links;
         agent.rest();

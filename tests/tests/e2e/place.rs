@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::agent::{self, Agent};
+use e2e::{
+    agent::{self, Agent},
+    pace::patient,
+};
 use serde_json::Value;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -92,7 +95,7 @@ impl Place {
         let mut sh = Command::new("setsid");
         sh.args(["sh", "-c", script, "sh"]).arg(files.path()).arg(verb.get_program()).args(verb.get_args());
         ensure!(sh.stdin(Stdio::null()).status()?.success(), "sh");
-        let end = Instant::now() + 20 * SECOND;
+        let end = Instant::now() + patient(20 * SECOND);
         while !at("rc").exists() {
             ensure!(Instant::now() < end, "{args:?} does not end");
             thread::sleep(Duration::from_millis(10));
@@ -125,7 +128,7 @@ pub(crate) fn said(mut command: Command) -> Result<Said> {
 
 /// Until `f` is content.
 pub(crate) fn soon<T>(what: &str, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let end = Instant::now() + 5 * SECOND;
+    let end = Instant::now() + patient(5 * SECOND);
     loop {
         if let Some(found) = f()? {
             return Ok(found);

@@ -3,7 +3,12 @@
 use std::{collections::HashMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{agent::Agent, scenario::Oracle, world::World};
+use e2e::{
+    agent::Agent,
+    pace::{patient_ms, slowness},
+    scenario::Oracle,
+    world::World,
+};
 use engine::output::{CallLine, CallStatus};
 use serde_json::{Value, json};
 
@@ -46,7 +51,7 @@ fn protocol() -> Result<()> {
             let (id, line) = compose(&mut oracle, "echo", &trap, CallStatus::Ok);
             for part in line.chunks(line.len().div_ceil(step)) {
                 oracle.client.send(part)?;
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(patient_ms(1));
             }
             oracle.client.wait(&id)?;
         }
@@ -73,11 +78,11 @@ fn protocol() -> Result<()> {
         let long = json!({"ms": 20_000});
         let (id, line) = compose(&mut oracle, "slow", &long, CallStatus::Cancelled);
         oracle.client.send(&line)?;
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(patient_ms(50));
         oracle.client.cancel(&id)?;
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(patient_ms(50));
         // Replies out of order.
-        let (slow, mut lines) = compose(&mut oracle, "slow", &json!({"ms": 60}), CallStatus::Ok);
+        let (slow, mut lines) = compose(&mut oracle, "slow", &json!({"ms": 60 * slowness()}), CallStatus::Ok);
         let (fast, line) = compose(&mut oracle, "noop", &json!({}), CallStatus::Ok);
         lines.extend(line);
         oracle.client.send(&lines)?;

@@ -13,6 +13,7 @@ use e2e::{
     agent::Agent,
     client::{Client, Link, Manner},
     compare::{EXCEPTIONS, Observed, judge},
+    pace::{patient_ms, slowness},
     scenario::{Oracle, program, read_truths},
     sys,
     verdict::Verdict,
@@ -21,7 +22,7 @@ use e2e::{
 use engine::output::{Certainty, Effect, EffectLine, Line, ScopeKind, ServerEvent, ServerLine};
 use serde_json::json;
 
-use super::spaced::{SPACE, manners};
+use super::spaced::{manners, space};
 
 /// The line of a server that the agent found.
 fn found(agent: &Agent, pid: u32) -> Result<ServerLine> {
@@ -65,7 +66,7 @@ fn running_servers_are_found() -> Result<()> {
         for tool in &tools {
             let (id, reply) = oracle.call(tool)?;
             replies.insert(id.to_string(), reply.at_ns);
-            thread::sleep(SPACE);
+            thread::sleep(space());
         }
         agent.rest();
         let server = found(&agent, oracle.client.pid())?;
@@ -108,7 +109,7 @@ fn running_chains() -> Result<()> {
     for (client, truth, script) in &mut clients {
         for _ in 0..3 {
             client.call("child_open", &json!({}))?;
-            thread::sleep(SPACE);
+            thread::sleep(space());
         }
         agent.settle(Duration::from_millis(300));
         let truths = read_truths(truth)?;
@@ -136,16 +137,16 @@ fn running_call_in_flight() -> Result<()> {
     oracle.call("open_read")?;
     let since = sys::boot_ns();
     let began = Instant::now();
-    let (unseen, line) = oracle.client.compose("parallel_sleep", &json!({"ms": 3000}));
+    let (unseen, line) = oracle.client.compose("parallel_sleep", &json!({"ms": 3000 * slowness()}));
     oracle.client.send(&line)?;
-    thread::sleep(Duration::from_millis(100));
+    thread::sleep(patient_ms(100));
     let agent = Agent::start_with(&[], |_| true)?;
-    ensure!(began.elapsed() < Duration::from_millis(2500), "the agent took {:?} to start", began.elapsed());
+    ensure!(began.elapsed() < patient_ms(2500), "the agent took {:?} to start", began.elapsed());
     let mut replies = HashMap::new();
     for tool in ["open_write", "exec", "child_open"] {
         let (id, reply) = oracle.call(tool)?;
         replies.insert(id.to_string(), reply.at_ns);
-        thread::sleep(SPACE);
+        thread::sleep(space());
     }
     let reply = oracle.client.wait(&unseen)?;
     replies.insert(unseen.to_string(), reply.at_ns);
@@ -182,7 +183,7 @@ fn running_across_a_restart() -> Result<()> {
         oracle.call("open_write")?;
         let known = first.server(oracle.client.pid())?;
         ensure!(!known.startup.pre_existing, "{known:?}");
-        let (unseen, line) = oracle.client.compose("parallel_sleep", &json!({"ms": 1500}));
+        let (unseen, line) = oracle.client.compose("parallel_sleep", &json!({"ms": 1500 * slowness()}));
         oracle.client.send(&line)?;
         thread::sleep(Duration::from_millis(50));
         ensure!(!first.stop(libc::SIGKILL)?.success(), "it was to be killed");
@@ -192,7 +193,7 @@ fn running_across_a_restart() -> Result<()> {
         let call = |oracle: &mut Oracle, replies: &mut HashMap<String, u64>, tool: &str| -> Result<()> {
             let (id, reply) = oracle.call(tool)?;
             replies.insert(id.to_string(), reply.at_ns);
-            thread::sleep(SPACE);
+            thread::sleep(space());
             Ok(())
         };
         for tool in ["open_write", "exec", "fork_only"] {
@@ -235,7 +236,7 @@ fn running_while_it_forks() -> Result<()> {
         client.call("open_read", &json!({}))?;
         let server = found(&agent, client.pid())?;
         let is_exec = |e: &&EffectLine| matches!(&*e.effect, Effect::Exec { .. });
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + patient_ms(10_000);
         let (seen, execs) = loop {
             let seen = agent.observed(&server.server.id)?;
             let execs = seen.effects.iter().filter(is_exec).count();

@@ -7,6 +7,7 @@ use e2e::{
     agent::Agent,
     client::{Era, Link, Manner, Order},
     compare::{EXCEPTIONS, judge},
+    pace::{fewer, patient_ms},
     scenario::Oracle,
     verdict::Verdict,
     world::World,
@@ -17,7 +18,9 @@ use engine::output::{CallStatus, Certainty, ScopeKind};
 const CALLS: usize = 2_000;
 
 /// After a reply, before the next call: the settling time and half as much again.
-pub(crate) const SPACE: Duration = Duration::from_millis(30);
+pub(crate) fn space() -> Duration {
+    patient_ms(30)
+}
 
 pub(crate) fn manners() -> [Manner; 4] {
     [
@@ -42,13 +45,13 @@ fn oracle_spaced() -> Result<()> {
             .filter(|t| !EXCEPTIONS.contains(&t.as_str()) && t != "stop_timer")
             .collect();
         ensure!(tools.len() > 60, "only {} tools", tools.len());
-        thread::sleep(SPACE);
-        let rounds = (CALLS / manners().len()).div_ceil(tools.len());
+        thread::sleep(space());
+        let rounds = (fewer(CALLS) / manners().len()).div_ceil(tools.len());
         let mut replies = HashMap::new();
         for tool in tools.iter().cycle().take(rounds * tools.len()) {
             let (id, reply) = oracle.call(tool)?;
             replies.insert(id.to_string(), (reply.at_ns, tool.clone()));
-            thread::sleep(SPACE);
+            thread::sleep(space());
         }
         agent.rest();
         let server = agent.server(oracle.client.pid())?;
@@ -86,7 +89,7 @@ fn oracle_spaced() -> Result<()> {
     for lost in agent.lost()? {
         println!("lost: {} {}", lost.cause, lost.total);
     }
-    ensure!(calls >= CALLS, "{calls} calls");
+    ensure!(calls >= fewer(CALLS), "{calls} calls");
     ensure!(all.by_kind.len() == 17, "kinds: {:?}", all.by_kind.keys());
     ensure!(all.total.seen == all.total.done, "not every effect was seen; {}", agent.refused()?);
     ensure!(all.total.right == all.total.done, "not every charge is right");

@@ -52,7 +52,7 @@ pub(crate) struct Ready {
     pub(crate) bin_true: String,
     /// /bin/sh, resolved.
     pub(crate) shell: String,
-    /// What the loader opens for a program that needs libc only, in order.
+    /// What the loader opens for a program that needs libc only, in order; nothing where /bin/true is static.
     pub(crate) loader: Vec<String>,
 }
 
@@ -74,7 +74,10 @@ impl Ready {
             uts: sys::open("/proc/self/ns/uts", libc::O_RDONLY)?,
             bin_true: resolved("/bin/true")?,
             shell: resolved("/bin/sh")?,
-            loader: vec![resolved("/etc/ld.so.cache")?, libc_path()?],
+            loader: match interpreter("/bin/true")? {
+                Some(interpreter) => vec![resolved("/etc/ld.so.cache")?, libc_path(&interpreter)?],
+                None => Vec::new(),
+            },
         })
     }
 
@@ -88,12 +91,38 @@ fn resolved(path: &str) -> io::Result<String> {
     Ok(fs::canonicalize(path)?.display().to_string())
 }
 
-/// The libc that this process and its dynamic children use.
-fn libc_path() -> io::Result<String> {
-    fs::read_to_string("/proc/self/maps")?
+/// The libc of dynamic children: this process's own, or, where this one is static, the one beside the loader.
+fn libc_path(interpreter: &str) -> io::Result<String> {
+    let own = fs::read_to_string("/proc/self/maps")?
         .lines()
         .filter_map(|line| line.split_whitespace().nth(5))
         .find(|path| path.contains("/libc.so.6") || path.contains("/libc-"))
-        .map(str::to_owned)
-        .ok_or_else(|| io::Error::other("no libc in /proc/self/maps"))
+        .map(str::to_owned);
+    match own {
+        Some(own) => Ok(own),
+        None => {
+            resolved(&Path::new(&resolved(interpreter)?).with_file_name("libc.so.6").display().to_string())
+        }
+    }
+}
+
+/// The loader that an executable names (PT_INTERP), if it is a dynamic one.
+fn interpreter(path: &str) -> io::Result<Option<String>> {
+    const PT_INTERP: u64 = 3;
+    let elf = fs::read(path)?;
+    let number = |at: u64, len: usize| -> io::Result<u64> {
+        let at = at as usize;
+        let bytes = elf.get(at..at + len).ok_or_else(|| io::Error::other(format!("{path} is cut short")))?;
+        Ok(bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+    };
+    // Elf64_Ehdr: e_phoff, e_phentsize, e_phnum; Elf64_Phdr: p_type, p_offset.
+    let (first, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    for header in (0..count).map(|n| first + n * size) {
+        if number(header, 4)? == PT_INTERP {
+            let text = elf.get(number(header + 8, 8)? as usize..).unwrap_or_default();
+            let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+            return Ok(Some(String::from_utf8_lossy(&text[..end]).into_owned()));
+        }
+    }
+    Ok(None)
 }
