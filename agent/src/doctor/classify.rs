@@ -128,7 +128,7 @@ pub(crate) fn prove(coverage: &Coverage, proof: &Proof) -> Coverage {
 }
 
 /// Families of rights that can be enforced: those of which every way in is denied by a program, not just seen.
-fn denied<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> BTreeSet<Family> {
+pub(crate) fn deniable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> BTreeSet<Family> {
     let enforcing: BTreeSet<&str> = coverage
         .into_iter()
         .filter(|c| c.state == CoverageState::Enforcing)
@@ -271,7 +271,10 @@ mod tests {
         assert_eq!(deniable(&seen), BTreeSet::new());
         let lsm = [coverage("lsm/file_open", Enforcing)];
         assert_eq!(deniable(&lsm), BTreeSet::from([Family::File]));
-        let Command::Enforceable { families, because } = enforceable(&lsm) else { panic!("another command") };
+        let (families, because) = match enforceable(&lsm) {
+            Command::Enforceable { families, because } => (families, because),
+            other => unreachable!("{other:?}"),
+        };
         assert_eq!(families, BTreeSet::from([Family::File]));
         assert!(
             because.get(&Family::Network).is_some_and(|why| why.starts_with("a hook that denies it")),

@@ -33,7 +33,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::{cli::TableFormat, control, guard, kernel::Kernel, print};
 use canary::{Canary, Proof};
-use classify::{Verdict, classify, enforceable};
+use classify::{Verdict, classify, deniable};
 use hooks::{HOOKS, LADDERS};
 use report::{Check, HookReport, LadderReport, Mark, Outcome, Report, Rung, State};
 
@@ -111,7 +111,7 @@ fn examine(options: &Options) -> Report {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         hooks,
         ladders,
-        enforceable: classify::deniable(&tried.coverage).into_iter().collect(),
+        enforceable: deniable(&tried.coverage).into_iter().collect(),
         checks,
     }
 }
