@@ -84,7 +84,7 @@ fn daily_use() -> Result<()> {
     reloads(&place, rules + 1)?;
     place.person(&["mode", name, "learn"])?.good()?;
     let enforce = place.person(&["mode", name, "enforce"])?;
-    ensure!(enforce.code == 5 && enforce.err.contains("cannot enforce network"), "{}", enforce.err);
+    ensure!(enforce.code == 5 && enforce.err.contains("not ratified"), "{}", enforce.err);
     place.person(&["baseline", "ratify", name])?.good()?;
     let exported = place.ask(&["baseline", "export", name])?.good()?;
     ensure!(exported.contains("rules:") && exported.contains(name), "{exported}");

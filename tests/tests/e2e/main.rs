@@ -21,4 +21,5 @@ mod respond;
 mod running;
 mod schema;
 mod spaced;
+mod story;
 mod systemd;

@@ -71,8 +71,13 @@ impl Place {
     }
 
     pub(crate) fn start(&self) -> Result<Agent> {
+        self.start_with(&[])
+    }
+
+    pub(crate) fn start_with(&self, more: &[&str]) -> Result<Agent> {
         let rules = self.dir.path().join("rules");
-        Agent::start_in(self.dir.path(), &["--rules", rules.to_str().context("utf-8")?])
+        let rules = ["--rules", rules.to_str().context("utf-8")?];
+        Agent::start_in(self.dir.path(), &[&rules, more].concat())
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
