@@ -299,6 +299,7 @@ pub extern "C" fn cancel_call(root: u64, id: u64, at: u64) -> u64 {
     unsafe { down(jit, &value, at, CANCELLED_NS) };
     // Its reply will end it: if that cannot be kept, it ends by time.
     if INFLIGHT.insert(key, CallValue { cancelled: 1, ..value }, 1).is_err() {
+        // SAFETY: the place of a field of a live map value.
         live::add(root, |j| unsafe { &raw mut (*j).full }, 1);
     }
     0

@@ -48,10 +48,11 @@ pub extern "C" fn label_hash(skb: *mut __sk_buff, at: u64, len: u64) -> u64 {
         return 0;
     }
     let n = mask!(len, 63);
+    if n == 0 {
+        return 0;
+    }
     // SAFETY: at most 63 bytes into an array of 64.
-    if n == 0
-        || unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, bytes.as_mut_ptr().cast(), n as u32) } != 0
-    {
+    if unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, bytes.as_mut_ptr().cast(), n as u32) } != 0 {
         return 0;
     }
     let mut hash = key.seed;

@@ -35,9 +35,7 @@ const CONGESTED: u64 = 2;
 
 /// A packet of a socket that somebody owns.
 struct Seen {
-    skb: *mut __sk_buff,
     owner: *mut Owner,
-    cookie: u64,
     /// Remote address, v4-mapped.
     addr: [u64; 2],
     /// Own address.
@@ -46,10 +44,8 @@ struct Seen {
     port: u64,
     /// Own port, likewise.
     own_port: u64,
-    /// Where the payload begins, and its bytes.
-    at: u64,
+    /// Bytes of the payload.
     len: u64,
-    now: u64,
 }
 
 /// What becomes of a packet of a tree that is held to something: a return value of the program, and above eight bits which
@@ -70,16 +66,12 @@ pub extern "C" fn judge(skb: *mut __sk_buff, cookie: u64, out: u64) -> u64 {
         return if held.flags & (tree_flag::ENFORCE | tree_flag::CUT) != 0 { DROP } else { PASS as u64 };
     };
     let seen = Seen {
-        skb,
         owner,
-        cookie,
         addr: h.peer,
         own: h.own,
         port: port_of(h.port, h.protocol),
         own_port: port_of(h.own_port, h.protocol),
-        at: u64::from(h.at),
         len: u64::from(h.len),
-        now: now(),
     };
     if held.flags & tree_flag::CUT != 0 {
         return DROP | u64::from(if out { denied_op::CUT_OUT } else { denied_op::CUT_IN }) << 8;

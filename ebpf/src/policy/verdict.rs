@@ -179,6 +179,7 @@ pub struct Said {
 }
 
 /// Judges connect, sendmsg and bind of a process. `addr` is 128 bits, v4-mapped.
+#[expect(clippy::too_many_arguments, reason = "who, what and when of one act, in registers")]
 #[inline(always)]
 pub fn on_address(
     tree: u64,
