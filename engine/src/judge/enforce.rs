@@ -86,11 +86,14 @@ impl Enforcement {
 impl Judge {
     /// What is to be changed for servers to be held to what they should be.
     pub(crate) fn hold(&mut self, now_ns: u64, out: &mut Vec<Change>) {
+        // Every input comes by here.
+        if self.enforcement.loaded.is_empty() && !self.modes.iter().any(|m| m.mode == Mode::Enforce) {
+            return;
+        }
         let utc = self.utc_minus_boot_ns.saturating_add(i64::try_from(now_ns).unwrap_or(i64::MAX));
         // An exception ends by day.
         let today = Day::of_utc_ns(utc);
-        let idle = self.enforcement.loaded.is_empty() && !self.modes.iter().any(|m| m.mode == Mode::Enforce);
-        if idle || !self.enforcement.stale && today == self.enforcement.day {
+        if !self.enforcement.stale && today == self.enforcement.day {
             return;
         }
         self.enforcement.stale = false;
