@@ -125,6 +125,10 @@ pub struct Owner {
 pub mod owner_flag {
     /// It listens, or was accepted: what goes out answers those who came in.
     pub const SERVES: u32 = 1;
+    /// Something that it sent was denied, and the kernel sends that again and again.
+    pub const DENIED: u32 = 2;
+    /// It was closed with such data in its queue, [`super::Owner::hello`] seconds after boot. The kernel keeps it for minutes.
+    pub const CLOSED: u32 = 4;
 }
 
 /// Indices of the per-CPU counters.

@@ -2,7 +2,7 @@
 //! own copy of the address, and fire for io_uring, fast open and the 32-bit ABI as well. They run
 //! preemptible, so records are built on the stack.
 
-use abi::{AggKey, Net, Owner, counter, kind, net_op};
+use abi::{AggKey, Net, Owner, counter, kind, net_op, owner_flag};
 use aya_ebpf::{
     EbpfContext as _,
     helpers::generated::bpf_get_socket_cookie,
@@ -13,12 +13,16 @@ use aya_ebpf::{
 use crate::{
     kernel::{AF_INET, AF_INET6},
     maps::OWNERS,
-    policy::verdict::{Said, mapped, on_address, port_of},
+    policy::{
+        is_cut,
+        verdict::{Said, mapped, on_address, port_of},
+    },
     record::{Aggregated, Urgency, aggregate, aggregate_lost, count, header, new_id, output},
     track::{current_tgid, epoch, find, now},
 };
 
 const ALLOW: i32 = 1;
+const SOCK_STREAM: u32 = 1;
 /// The caller gets EPERM.
 const DENY: i32 = 0;
 
@@ -76,7 +80,24 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 pub fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the program's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    // Most sockets are not ours; either way it is gone now.
+    let Some(owner) = OWNERS.get_ptr_mut(cookie) else {
+        return ALLOW;
+    };
+    // SAFETY: a live map value; the program's context.
+    unsafe {
+        // What nobody can take back is not sent later, either: not when the cut-off ends, nor when its tree has. Only streams
+        // send again.
+        let stream = (*ctx.sock).type_ == SOCK_STREAM;
+        if stream && is_cut((*owner).tree) {
+            (*owner).flags |= owner_flag::DENIED;
+        }
+        if stream && (*owner).flags & owner_flag::DENIED != 0 {
+            (*owner).flags |= owner_flag::CLOSED;
+            (*owner).hello = (now() / 1_000_000_000) as u32;
+            return ALLOW;
+        }
+    }
+    // It may be gone already; either way it is gone now.
     let _gone = OWNERS.remove(cookie);
     ALLOW
 }

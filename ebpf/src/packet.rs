@@ -165,6 +165,8 @@ pub extern "C" fn used(skb: *mut __sk_buff, cookie: u64, tgid: u64) -> u64 {
         Owner { tree, tgid: tgid as u32, hello: 0, flags: 0, policy: 0, peer: [0; 2], port: 0, right: 0 };
     if OWNERS.insert(cookie, new, 0).is_err() {
         count(abi::counter::OWNERS_FULL, 1);
+        // Whose it is would be forgotten: then nothing leaves.
+        return u64::from(policy::is_denying(tree));
     }
     0
 }
@@ -177,7 +179,9 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) -> i32 {
     if out {
         let tgid = current_tgid();
         if maybe(tgid) {
-            used(skb, cookie, u64::from(tgid));
+            if used(skb, cookie, u64::from(tgid)) != 0 {
+                return DROP;
+            }
         }
     }
     let Some(owner) = OWNERS.get_ptr(cookie) else {
@@ -187,7 +191,11 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) -> i32 {
         return PASS;
     };
     // SAFETY: a live map value.
-    if policy::held_to(unsafe { (*owner).tree }).is_some() {
+    let (tree, flags) = unsafe { ((*owner).tree, (*owner).flags) };
+    if out && flags & owner_flag::CLOSED != 0 {
+        return DROP;
+    }
+    if policy::held_to(tree).is_some() {
         let mut verdict = policy::packet::judge(skb, cookie, u64::from(out));
         // Each in a function of its own: together they would not fit the stack.
         if verdict & policy::packet::IS_DNS != 0 {

@@ -96,6 +96,9 @@ impl Agent {
         for (tree, usage) in self.kernel.usages() {
             tracing::info!(tree, ?usage, "rights were live");
         }
+        if let Err(e) = self.kernel.forget_closed(now_ns()) {
+            tracing::error!("{e:#}");
+        }
         match self.kernel.expire(now_ns()) {
             Ok(0) => {}
             Ok(expired) => {

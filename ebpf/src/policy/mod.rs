@@ -37,3 +37,15 @@ pub fn judged(tree: u64, family: u32) -> Option<TreePolicy> {
     (held.flags & (tree_flag::ENFORCE | tree_flag::DRY_RUN) != 0 && held.families & family != 0)
         .then_some(held)
 }
+
+/// Whether a tree has no network at all.
+#[inline(always)]
+pub fn is_cut(tree: u64) -> bool {
+    held_to(tree).is_some_and(|held| held.flags & tree_flag::CUT != 0)
+}
+
+/// Whether anything of a tree may be denied.
+#[inline(always)]
+pub fn is_denying(tree: u64) -> bool {
+    held_to(tree).is_some_and(|held| held.flags & (tree_flag::ENFORCE | tree_flag::CUT) != 0)
+}

@@ -89,6 +89,10 @@ pub extern "C" fn judge(skb: *mut __sk_buff, cookie: u64, out: u64) -> u64 {
             }
             let what = may_leave(&seen, &held);
             if what != 0 {
+                if refused == DROP {
+                    // SAFETY: a live map value.
+                    unsafe { (*owner).flags |= owner_flag::DENIED };
+                }
                 return refused | u64::from(what) << 8;
             }
         } else if seen.port == QUESTION && seen.len != 0 {

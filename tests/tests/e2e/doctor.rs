@@ -231,7 +231,7 @@ fn a_detached_link_is_a_finding_and_is_attached_again() -> Result<()> {
         ensure!(finding.sentence.contains(word), "{}", finding.sentence);
         let again = agent.wait_for(SECOND, |l| {
             matches!(l, Line::Coverage(c) if c.coverage.hook == hook
-                && c.coverage.state == CoverageState::Observing && c.coverage.because.is_some())
+                && c.coverage.state == CoverageState::Enforcing && c.coverage.because.is_some())
         })?;
         println!("{hook}: {again:?}");
         let now = links(agent.pid())?.into_iter().find(of_kind).context("not attached again")?;

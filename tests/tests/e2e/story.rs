@@ -55,7 +55,15 @@ fn known(place: &Place, pid: u32) -> Result<Value> {
 
 fn denial(agent: &Agent, object: &str) -> Result<Finding> {
     let about = |f: &Finding| f.object.starts_with(object) && f.sentence.contains("denied in the kernel");
-    let line = agent.wait_for(patient(8 * SECOND), |l| matches!(l, Line::Finding(f) if about(f)))?;
+    let told = |p: &e2e::agent::Printed| match &p.line {
+        Line::Finding(f) => Some(format!("{} {}: {}", f.severity.name(), f.object, f.sentence)),
+        _ => None,
+    };
+    let line = agent.wait_for(patient(8 * SECOND), |l| matches!(l, Line::Finding(f) if about(f)));
+    let line = line.with_context(|| {
+        let all = agent.lines().map(|all| all.iter().filter_map(told).collect::<Vec<_>>());
+        format!("no denial of {object} among {all:#?}")
+    })?;
     let Line::Finding(found) = line else { anyhow::bail!("{line:?}") };
     Ok(*found)
 }
@@ -92,9 +100,11 @@ fn learned_ratified_denied_frozen_explained_released() -> Result<()> {
     ensure!(policy.to_string().contains(ALLOWED), "{policy}");
     ensure!(server.connect("fetch", ALLOWED, port)? == "ok", "what was ratified is denied");
 
-    // Out of line: denied at once, and then frozen.
-    ensure!(server.connect("quiet", OTHER, port)? == "EPERM", "another host is not denied");
-    let found = denial(&agent, &format!("{OTHER}:{port}"))?;
+    // Out of line: denied at once, and then frozen, perhaps before it can answer.
+    let act = json!({"acts": [{"do": "tcp", "to": format!("{OTHER}:{port}")}]});
+    let (bad, request) = server.0.compose("quiet", &act);
+    server.0.send(&request)?;
+    let found = denial(&agent, &format!("{OTHER}:"))?;
     ensure!(found.scope.tool.as_deref() == Some("quiet"), "{found:#?}");
     println!("{}", found.sentence);
     let line = agent.wait_for(
@@ -113,12 +123,10 @@ fn learned_ratified_denied_frozen_explained_released() -> Result<()> {
     ensure!(told.contains("denied in the kernel") && told.contains("quiet"), "{told}");
     place.person(&["respond", "release", &name])?.good()?;
     server.0.patience = patient(5 * SECOND);
+    let reply = server.0.wait(&bad)?;
+    ensure!(reply.text() == "[\"EPERM\"]", "another host is not denied: {}", reply.text());
     ensure!(server.0.wait(&id)?.is_ok(), "it is not released");
     ensure!(server.connect("fetch", ALLOWED, port)? == "ok");
-
-    // A tool has its rights, not another's.
-    ensure!(server.connect("quiet", ALLOWED, port)? == "EPERM", "another tool's right is of use to it");
-    place.person(&["respond", "release", &name])?.good()?;
 
     // The next one of it is held from its start, also by the next agent.
     drop(server);
@@ -127,6 +135,8 @@ fn learned_ratified_denied_frozen_explained_released() -> Result<()> {
     let mut server = Server::start()?;
     known(&place, server.0.pid())?;
     soon("it is held", || Ok((server.connect("quiet", OTHER, port)? == "EPERM").then_some(())))?;
+    // A tool has its rights, not another's.
+    ensure!(server.connect("quiet", ALLOWED, port)? == "EPERM", "another tool's right is of use to it");
     ensure!(server.connect("fetch", ALLOWED, port)? == "ok");
 
     // Back to watch: nothing is denied any more.

@@ -35,7 +35,7 @@ use engine::policy::Policy;
 use super::{Kernel, take};
 
 /// A call that the kernel knows, and user space not yet, may have begun this long ago: records wait in the ring.
-const YOUNG_NS: u64 = 1_000_000_000;
+const YOUNG_NS: u64 = 50_000_000;
 
 /// The maps of verdicts.
 pub(super) struct Maps {
@@ -413,8 +413,11 @@ impl Kernel {
         calls: &[(u64, std::sync::Arc<str>)],
         now_ns: u64,
     ) -> Result<()> {
+        // What is opened here may be over in the kernel already, its reply on the way to user space; and what is left
+        // as it is, because it is young, may be over as well. The next look knows.
+        let mut again = false;
         for (id, tool) in calls {
-            self.opened(tree, *id, tool, now_ns)?;
+            again |= self.opened(tree, *id, tool, now_ns)?;
         }
         let over: Vec<CallKey> = self
             .policy
@@ -427,32 +430,36 @@ impl Kernel {
             // One that began after user space looked is not over.
             let young =
                 self.policy.calls.get(&key, 0).is_ok_and(|v| now_ns.saturating_sub(v.at_ns) < YOUNG_NS);
+            again |= young;
             if !young {
                 self.closed(tree, key.id, now_ns)?;
             }
+        }
+        if again {
+            self.still_unsure(tree);
         }
         super::hooks::jit(&mut self.ebpf, [tree, 0, jit_order::UNDERSTOOD, 0, now_ns])
             .context("cannot end the ceiling")
     }
 
-    /// User space says that a call began.
-    fn opened(&mut self, tree: u64, id: u64, tool: &str, now_ns: u64) -> Result<()> {
+    /// User space says that a call began. Whether the kernel did not know.
+    fn opened(&mut self, tree: u64, id: u64, tool: &str, now_ns: u64) -> Result<bool> {
         let Some(loaded) = self.policy.bound.get(&tree).and_then(|i| self.policy.loaded.get(i)) else {
-            return Ok(());
+            return Ok(false);
         };
         let hash = scan::fnv(tool.as_bytes());
         let Some((_, tool)) = loaded.entries.tools.iter().find(|(name, _)| *name == hash) else {
-            return Ok(());
+            return Ok(false);
         };
         let (bit, settle_ns) = (tool.bit, tool.settle_ns);
         let key = CallKey { tree, id };
         if self.policy.calls.get(&key, 0).is_ok() {
-            return Ok(());
+            return Ok(false);
         }
         // Counted by the program, atomically.
         super::hooks::jit(&mut self.ebpf, [tree, id, bit, settle_ns, now_ns])
             .context("cannot open a call")?;
-        self.policy.calls.get(&key, 0).context("the map of calls is full").map(drop)
+        self.policy.calls.get(&key, 0).context("the map of calls is full").map(|_known| true)
     }
 
     /// It says that a call is over.
@@ -481,6 +488,25 @@ impl Kernel {
             self.closed(key.tree, key.id, now_ns)?;
         }
         Ok(over.len() as u64)
+    }
+
+    /// Forgets closed sockets whose denied data the kernel has given up by now.
+    pub(crate) fn forget_closed(&mut self, now_ns: u64) -> Result<()> {
+        /// Longer than any kernel goes on sending.
+        const LASTS_S: u64 = 1200;
+        let map = self.ebpf.map_mut("OWNERS").context("the BPF object has no map OWNERS")?;
+        let mut owners = HashMap::<_, u64, abi::Owner>::try_from(map)?;
+        let over: Vec<u64> = owners
+            .iter()
+            .filter_map(std::result::Result::ok)
+            .filter(|(_, o)| o.flags & abi::owner_flag::CLOSED != 0)
+            .filter(|(_, o)| (now_ns / 1_000_000_000).saturating_sub(u64::from(o.hello)) > LASTS_S)
+            .map(|(cookie, _)| cookie)
+            .collect();
+        for cookie in over {
+            owners.remove(&cookie).context("cannot forget a closed socket")?;
+        }
+        Ok(())
     }
 
     /// Whether a tree is held to a policy already: its own, or that of the tree that it is nested in.
