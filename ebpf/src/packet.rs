@@ -178,10 +178,8 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) -> i32 {
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     if out {
         let tgid = current_tgid();
-        if maybe(tgid) {
-            if used(skb, cookie, u64::from(tgid)) != 0 {
-                return DROP;
-            }
+        if maybe(tgid) && used(skb, cookie, u64::from(tgid)) != 0 {
+            return DROP;
         }
     }
     let Some(owner) = OWNERS.get_ptr(cookie) else {
