@@ -24,6 +24,14 @@ impl Group {
     }
 
     pub(crate) fn make(&self) -> io::Result<()> {
+        /// Another agent, or its watchdog, may take the empty directory above away in between.
+        const TRIES: usize = 16;
+        for _ in 1..TRIES {
+            match fs::create_dir_all(&self.dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                done => return done,
+            }
+        }
         fs::create_dir_all(&self.dir)
     }
 
