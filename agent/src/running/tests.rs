@@ -73,6 +73,12 @@ fn this_process_is_seen_with_its_channels() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("cat runs");
+    // `spawn` is back once the old memory is gone, before the new one has its argv: it has it once it answers.
+    {
+        use std::io::{Read as _, Write as _};
+        child.stdin.as_mut().expect("stdin").write_all(b"x").expect("it reads");
+        child.stdout.as_mut().expect("stdout").read_exact(&mut [0]).expect("it answers");
+    }
     let all = scan();
     let cat = all.iter().find(|s| s.pid == child.id()).expect("it is listed");
     assert!(is_alive(cat) && cat.parent == std::process::id());
