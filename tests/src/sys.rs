@@ -3,9 +3,10 @@
 mod net;
 mod process;
 mod programs;
+mod socket;
 
 use std::{
-    ffi::{CStr, CString, c_int, c_long, c_uint, c_void},
+    ffi::{CString, c_int, c_long, c_uint, c_void},
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
@@ -14,6 +15,10 @@ pub(crate) use net::address;
 pub use net::{fast_open, pass_fd, raw_icmp, receive_fd, replace_file, tcp};
 pub use process::{exec_fd, fork, kill, sleep_us, spawn, wait};
 pub use programs::{BpfProgram, bpf_program};
+pub use socket::{
+    at_link, at_vsock, capture, connect, listen_any, loopback_up, option, send, send_many, send_marked,
+    send_to, sockaddr, socket,
+};
 
 /// Turns -1 into errno.
 pub(crate) fn check(ret: c_long) -> io::Result<c_long> {
@@ -248,14 +253,14 @@ pub fn bpf_ids(command: c_int) -> Vec<u32> {
     ids
 }
 
-/// A private anonymous page below 4 GB, for the 32-bit ABI.
+/// A private anonymous page below 4 GB that begins with `bytes`, for the 32-bit ABI.
 ///
 /// # Errors
 /// errno.
-pub fn low_page(text: &CStr) -> io::Result<u32> {
+pub fn low_page(bytes: &[u8]) -> io::Result<u32> {
     let size = 4096;
-    assert!(text.to_bytes_with_nul().len() <= size, "one page");
-    // SAFETY: a new mapping; the text fits and does not overlap it.
+    assert!(bytes.len() <= size, "one page");
+    // SAFETY: a new mapping; the bytes fit and do not overlap it.
     unsafe {
         let p = libc::mmap(
             std::ptr::null_mut(),
@@ -268,7 +273,6 @@ pub fn low_page(text: &CStr) -> io::Result<u32> {
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let bytes = text.to_bytes_with_nul();
         p.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         u32::try_from(p as usize).map_err(io::Error::other)
     }
@@ -309,6 +313,16 @@ pub fn int80(nr: u32, args: [u32; 4]) -> io::Result<u32> {
 pub fn close_raw(fd: u32) {
     // SAFETY: the caller got the number from a call that made a descriptor and gives it up here.
     drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+}
+
+/// Takes over a descriptor that a call of plain numbers made.
+///
+/// # Errors
+/// When it is none.
+pub fn adopt(fd: u32) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the caller got the number from a call that made a descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Makes malloc use one arena: glibc reads /proc/sys/vm/overcommit_memory when it shrinks another.

@@ -10,10 +10,16 @@ use std::{
 
 /// IORING_OP_NOP
 pub const NOP: u8 = 0;
+/// IORING_OP_SENDMSG
+const SENDMSG: u8 = 9;
 /// IORING_OP_CONNECT
 pub const CONNECT: u8 = 16;
 /// IORING_OP_OPENAT
 pub const OPENAT: u8 = 18;
+/// IORING_OP_SOCKET
+const SOCKET: u8 = 45;
+/// IORING_SETUP_SQPOLL
+const SQPOLL: u32 = 2;
 
 #[repr(C)]
 #[derive(Default)]
@@ -95,7 +101,20 @@ impl Ring {
     /// # Errors
     /// errno.
     pub fn new() -> io::Result<Self> {
+        Self::with(0)
+    }
+
+    /// One whose requests a thread of the kernel's takes.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn polled() -> io::Result<Self> {
+        Self::with(SQPOLL)
+    }
+
+    fn with(flags: u32) -> io::Result<Self> {
         let mut params = Params::default();
+        params.head[2] = flags;
         // SAFETY: the parameter block is live and of the size that the kernel expects.
         let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, &raw mut params) };
         if fd < 0 {
@@ -124,7 +143,8 @@ impl Ring {
         index.store(slot, Ordering::Relaxed);
         tail.fetch_add(1, Ordering::Release);
         let fd = self.fd.as_raw_fd();
-        let wait = 1; // IORING_ENTER_GETEVENTS
+        // IORING_ENTER_GETEVENTS, and IORING_ENTER_SQ_WAKEUP
+        let wait = if self.params.head[2] & SQPOLL == 0 { 1 } else { 3 };
         // SAFETY: numbers only, and no signal mask.
         let n: c_long =
             unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, 1, 1, wait, ptr::null::<u8>(), 0) };
@@ -166,7 +186,35 @@ impl Ring {
             off: size_of::<libc::sockaddr_in>() as u64,
             ..Request::default()
         })?;
-        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+        done(result).map(drop)
+    }
+
+    /// Sends a datagram, without a send system call.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn send_to(&self, socket: RawFd, bytes: &[u8], to: &[u8]) -> io::Result<()> {
+        let mut name = to.to_vec();
+        let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        // SAFETY: all zero is a valid msghdr.
+        let mut m: libc::msghdr = unsafe { std::mem::zeroed() };
+        m.msg_name = name.as_mut_ptr().cast();
+        m.msg_namelen = name.len() as u32;
+        m.msg_iov = &raw mut iov;
+        m.msg_iovlen = 1;
+        let addr = (&raw const m) as u64;
+        done(self.run(Request { opcode: SENDMSG, fd: socket, addr, len: 1, ..Request::default() })?).map(drop)
+    }
+
+    /// Makes a TCP socket, without a socket system call.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn tcp(&self) -> io::Result<OwnedFd> {
+        let (fd, off) = (libc::AF_INET, libc::SOCK_STREAM as u64);
+        let fd = done(self.run(Request { opcode: SOCKET, fd, off, ..Request::default() })?)?;
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Opens a file for reading, without an open system call.
@@ -182,10 +230,12 @@ impl Ring {
             open_flags: (libc::O_RDONLY | libc::O_CLOEXEC) as u32,
             ..Request::default()
         })?;
-        if result < 0 {
-            return Err(io::Error::from_raw_os_error(-result));
-        }
         // SAFETY: a fresh descriptor that nobody else owns.
-        Ok(unsafe { OwnedFd::from_raw_fd(result) })
+        Ok(unsafe { OwnedFd::from_raw_fd(done(result)?) })
     }
+}
+
+/// The result of a completion.
+fn done(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }

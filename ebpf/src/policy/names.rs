@@ -21,8 +21,11 @@ const LABELS: usize = 40;
 const RECORDS: u64 = 48;
 /// Bytes of a DNS header.
 const HEADER: u64 = 12;
-/// What may follow a question: type, class, and a little of EDNS.
-const AFTER_NAME: u64 = 4 + 64;
+/// Type and class of a question.
+const AFTER_NAME: u64 = 4;
+/// A record of EDNS without its options, and the most that these may be: a cookie fits.
+const EDNS: u64 = 11;
+const OPTIONS: u64 = 44;
 
 /// Bytes of a packet.
 #[inline(always)]
@@ -148,7 +151,18 @@ pub extern "C" fn asked_for(skb: *mut __sk_buff, at: u64, len: u64) -> u64 {
         return 0;
     }
     let end = name_end(skb, at + HEADER);
-    if end == 0 || at + len < end + 4 || at + len > end + AFTER_NAME {
+    if end == 0 {
+        return 0;
+    }
+    let (end, stop) = (end + AFTER_NAME, at + len);
+    // Nothing but the question, and one record of EDNS if that is announced: or data could ride along.
+    if head[11] == 1 {
+        let Some(r) = load::<11>(skb, end) else { return 0 };
+        let options = u64::from(r[9]) << 8 | u64::from(r[10]);
+        if r[0] != 0 || r[1] != 0 || r[2] != 41 || options > OPTIONS || stop != end + EDNS + options {
+            return 0;
+        }
+    } else if stop != end {
         return 0;
     }
     name_hash(skb, at + HEADER)

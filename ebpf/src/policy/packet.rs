@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     maps::{EVENTS, OWNERS, PROCS, TREES},
-    packet::{PASS, parse},
+    packet::{Headers, PASS, parse},
     record::{Aggregated, add, aggregate, aggregate_lost, count, lost, new_id},
     track::{epoch, now},
 };
@@ -84,7 +84,7 @@ pub extern "C" fn judge(skb: *mut __sk_buff, cookie: u64, out: u64) -> u64 {
     let refused = if held.flags & tree_flag::ENFORCE != 0 { DROP } else { PASS as u64 };
     if held.flags & (tree_flag::ENFORCE | tree_flag::DRY_RUN) != 0 && held.families & family::NETWORK != 0 {
         if out {
-            if seen.port == QUESTION {
+            if seen.port == QUESTION || seen.port == QUESTION_TCP && seen.len != 0 {
                 return PASS as u64 | IS_DNS;
             }
             let what = may_leave(&seen, &held);
@@ -95,18 +95,23 @@ pub extern "C" fn judge(skb: *mut __sk_buff, cookie: u64, out: u64) -> u64 {
                 }
                 return refused | u64::from(what) << 8;
             }
-        } else if seen.port == QUESTION && seen.len != 0 {
+        } else if (seen.port == QUESTION || seen.port == QUESTION_TCP) && seen.len != 0 {
             return PASS as u64 | IS_DNS;
         }
     }
     PASS as u64
 }
 
+const TCP: u32 = 6;
+
 /// In what [`judge`] returns: see [`ask`] and [`heard`].
 pub const IS_DNS: u64 = 1 << 16;
 
 /// UDP to port 53.
 const QUESTION: u64 = 53 | 17 << 16;
+/// TCP to port 53. A segment that carries bytes must be one whole question: resolvers of programs write it at once, and of a piece nobody
+/// could say what it asks for.
+const QUESTION_TCP: u64 = 53 | 6 << 16;
 
 /// 0 when a packet may leave, else what it is denied as.
 #[inline(always)]
@@ -169,8 +174,8 @@ pub extern "C" fn ask(skb: *mut __sk_buff, cookie: u64) -> u64 {
         return PASS as u64;
     };
     let Some(h) = parse(skb, true) else { return DROP };
-    let (at, now, policy) = (u64::from(h.at), now(), u64::from(held.policy));
-    let name = names::asked_for(skb, at, u64::from(h.len));
+    let ((at, len), now, policy) = (message(skb, &h), now(), u64::from(held.policy));
+    let name = names::asked_for(skb, at, len);
     let right = right_to_ask(skb, at, policy, name);
     let may = who_may_ask(policy, right) & live_of(owner, &held, now) & CEILING != 0;
     let dry = held.flags & tree_flag::ENFORCE == 0;
@@ -188,9 +193,22 @@ pub extern "C" fn ask(skb: *mut __sk_buff, cookie: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn heard(skb: *mut __sk_buff, cookie: u64) -> u64 {
     if let Some(h) = parse(skb, false) {
-        names::answered(skb, u64::from(h.at), cookie, h.peer);
+        // An answer over TCP may be in several segments: what is in the first one binds.
+        let prefix = if h.protocol == TCP { 2 } else { 0 };
+        names::answered(skb, u64::from(h.at) + prefix, cookie, h.peer);
     }
     0
+}
+
+/// Where a DNS message begins, and how long it is. Over TCP its length comes first, and one that is not all of the segment is none.
+#[inline(always)]
+fn message(skb: *mut __sk_buff, h: &Headers) -> (u64, u64) {
+    let (at, len) = (u64::from(h.at), u64::from(h.len));
+    if h.protocol != TCP {
+        return (at, len);
+    }
+    let said = names::load::<2>(skb, at).map_or(0, |b| u64::from(b[0]) << 8 | u64::from(b[1]));
+    (at + 2, if said + 2 == len { said } else { 0 })
 }
 
 #[inline(always)]
@@ -230,9 +248,10 @@ pub extern "C" fn tell(skb: *mut __sk_buff, cookie: u64, what: u64) -> u64 {
         Object { addr: h.peer, port: port_of(h.port, h.protocol), op, family: family::NETWORK, flags: 0 };
     let mut name = 0;
     let mut mask = 0;
+    let (start, len) = message(skb, &h);
     if op == denied_op::QUESTION {
-        name = names::asked_for(skb, u64::from(h.at), u64::from(h.len));
-        mask = who_may_ask(policy, right_to_ask(skb, u64::from(h.at), policy, name));
+        name = names::asked_for(skb, start, len);
+        mask = who_may_ask(policy, right_to_ask(skb, start, policy, name));
     } else if !cut {
         mask = of_any(held.root, policy, h.peer, object.port);
     }
@@ -247,7 +266,7 @@ pub extern "C" fn tell(skb: *mut __sk_buff, cookie: u64, what: u64) -> u64 {
     let epoch = TREES.get_ptr(tree).map_or(0, |t| epoch(t, at));
     let actor = Actor { tree, tgid, live: live_of(owner, &held, at), held: mask & CEILING, at, epoch };
     if op == denied_op::QUESTION {
-        told_question(skb, u64::from(h.at) | u64::from(h.len) << 32, &actor, &object, name);
+        told_question(skb, start | u64::from(h.len) << 32, &actor, &object, name);
     } else {
         deny::told(&actor, &object);
     }

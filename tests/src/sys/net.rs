@@ -4,10 +4,13 @@ use std::{
     io,
     mem::size_of,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    os::fd::{OwnedFd, RawFd},
 };
 
-use super::{check, owned};
+use super::{
+    check, owned,
+    socket::{send_to, sockaddr, socket},
+};
 
 /// A socket address as the kernel wants it, IPv4 only.
 pub(crate) fn address(to: SocketAddr) -> io::Result<libc::sockaddr_in> {
@@ -22,33 +25,12 @@ pub(crate) fn address(to: SocketAddr) -> io::Result<libc::sockaddr_in> {
     })
 }
 
-fn socket(kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only.
-    owned(check(i64::from(unsafe { libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, protocol) })))
-}
-
 /// An unconnected TCP socket.
 ///
 /// # Errors
 /// errno.
 pub fn tcp() -> io::Result<OwnedFd> {
-    socket(libc::SOCK_STREAM, 0)
-}
-
-fn send_to(fd: &OwnedFd, bytes: &[u8], to: SocketAddr, flags: i32) -> io::Result<()> {
-    let to = address(to)?;
-    // SAFETY: live buffers of the lengths that are given.
-    let n = unsafe {
-        libc::sendto(
-            fd.as_raw_fd(),
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            flags | libc::MSG_NOSIGNAL,
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_in>() as u32,
-        )
-    };
-    check(n as i64).map(drop)
+    socket(libc::AF_INET, libc::SOCK_STREAM, 0)
 }
 
 /// Connects and sends in one, without connect.
@@ -56,7 +38,7 @@ fn send_to(fd: &OwnedFd, bytes: &[u8], to: SocketAddr, flags: i32) -> io::Result
 /// # Errors
 /// errno.
 pub fn fast_open(to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-    send_to(&tcp()?, bytes, to, libc::MSG_FASTOPEN)
+    send_to(&tcp()?, bytes, &sockaddr(to), libc::MSG_FASTOPEN)
 }
 
 /// Sends an ICMP echo request on a raw socket.
@@ -64,12 +46,8 @@ pub fn fast_open(to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// errno.
 pub fn raw_icmp(to: IpAddr) -> io::Result<()> {
-    send_to(
-        &socket(libc::SOCK_RAW, libc::IPPROTO_ICMP)?,
-        &[8, 0, 0xf7, 0xff, 0, 0, 0, 0],
-        SocketAddr::new(to, 0),
-        0,
-    )
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)?;
+    send_to(&socket, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0], &sockaddr(SocketAddr::new(to, 0)), 0)
 }
 
 /// Room for one descriptor, aligned as control messages are.

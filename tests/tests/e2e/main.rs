@@ -3,6 +3,7 @@
 mod alone;
 mod bad_input;
 mod busy;
+mod calling_home;
 mod contain;
 mod daemon;
 mod doctor;

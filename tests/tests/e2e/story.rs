@@ -45,7 +45,7 @@ impl Server {
 }
 
 /// Which server it is, once that is known.
-fn known(place: &Place, pid: u32) -> Result<Value> {
+pub(crate) fn known(place: &Place, pid: u32) -> Result<Value> {
     soon("it is known who it is", || {
         let all = place.ask(&["servers", "--format", "json"])?.json()?;
         let is = |s: &&Value| s["pid"] == pid && s["identity"].as_str().is_some_and(|i| !i.is_empty());

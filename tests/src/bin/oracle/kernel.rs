@@ -111,7 +111,7 @@ pub(crate) fn compat32(call: &Call) -> io::Result<()> {
     let abi = SyscallAbi::I386;
     call.will(Act::Syscall { abi, nr })?;
     sys::int80(nr, [0; 4])?;
-    let page = sys::low_page(&sys::c(&path)?)?;
+    let page = sys::low_page(sys::c(&path)?.as_bytes_with_nul())?;
     call.will(Act::open_read(&path))?;
     let fd = sys::int80(295, [libc::AT_FDCWD as u32, page, 0, 0]);
     sys::free_low_page(page);
