@@ -36,6 +36,8 @@ pub mod class {
     pub const SPECIAL: u8 = 15;
     /// pidfd_getfd: special, and may bring in a request channel.
     pub const GETFD: u8 = 16;
+    /// socket: special if it is one below IP.
+    pub const SOCKET: u8 = 17;
 }
 
 const fn table(rows: &[(u8, &[usize])]) -> [u8; 512] {
@@ -89,6 +91,7 @@ pub const NATIVE: [u8; 512] = table(&[
         ],
     ),
     (class::GETFD, &[438]),
+    (class::SOCKET, &[41]),
 ]);
 
 /// Classes of the 32-bit table (Linux `arch/x86/entry/syscalls/syscall_32.tbl`). Calls whose
@@ -110,4 +113,5 @@ pub const COMPAT: [u8; 512] = table(&[
             210, 213, 214, 215, 216, 217, 310, 336, 346, 347, 348, 350, 354, 356, 357, 358, 374, 425, 427,
         ],
     ),
+    (class::SOCKET, &[359]),
 ]);

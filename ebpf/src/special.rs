@@ -8,6 +8,18 @@ use crate::{
     syscall::{arg, begin_record},
 };
 
+/// Tells of a packet socket: what it sends passes no hook of the network.
+#[inline(always)]
+pub fn on_socket() {
+    const AF_PACKET: u64 = 17;
+    let Some(s) = scratch(SYSCALLS) else { return };
+    // SAFETY: the scratch buffer of this CPU.
+    let call = unsafe { &(*s).call };
+    if arg(call, 0) & 0xffff_ffff == AF_PACKET {
+        on_special();
+    }
+}
+
 /// Tells the call at work.
 #[unsafe(no_mangle)]
 #[inline(never)]

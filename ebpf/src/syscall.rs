@@ -189,6 +189,9 @@ fn dispatch(class: u64, ret: i64) {
                 crate::socket::on_accept(ret as u64);
             }
         }
+        class::SOCKET => {
+            crate::special::on_socket();
+        }
         class::GETFD => {
             crate::special::on_special();
             if ret >= 0 {

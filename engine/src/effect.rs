@@ -166,6 +166,9 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
     })
 }
 
+/// What stands for the name of a DNS message that is no plain question.
+pub(crate) const NO_QUESTION: &str = "(no plain question)";
+
 fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
     use abi::policy::family;
     let op = match d.op {
@@ -190,6 +193,7 @@ fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
         },
         op: op.to_owned(),
         object: match op {
+            "dns" if object.is_empty() => NO_QUESTION.to_owned(),
             "dns" => text::wire_name(object),
             "other" => text::kernel_path(object, false),
             _ => format!("{address}:{}/{}", d.port, text::protocol(d.protocol)),

@@ -308,7 +308,8 @@ fn told_question(skb: *mut __sk_buff, place: u64, actor: &Actor, object: &Object
         let n = mask!(len - 1, 255) + 1;
         (*r).denied.len = n as u32;
         let data = (&raw mut (*r).name).cast::<u8>();
-        if bpf_skb_load_bytes(skb.cast(), at + 12, data.cast(), n as u32) != 0 {
+        // What is no plain question has no name, and what stands at its place may be another's.
+        if name == 0 || bpf_skb_load_bytes(skb.cast(), at + 12, data.cast(), n as u32) != 0 {
             (*r).denied.len = 0;
         }
         bpf_ringbuf_submit(r.cast(), 1);

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Baseline, Dimension, ScopeKey, scope::Tested};
+use super::{Baseline, Dimension, Item, ScopeKey, scope::Tested};
 
 /// Ratified members of one set.
 #[derive(Clone, Debug)]
@@ -35,6 +35,16 @@ impl Baseline {
                 let tested = scope.tested.set(*dimension, level);
                 Ratified { scope: key, dimension: *dimension, level, names, fine: of(0), later, tested }
             })
+        })
+    }
+
+    /// Whether a person ratified an item in a scope, at the level at which it would be enforced.
+    pub(crate) fn is_ratified(&self, scope: &ScopeKey, item: &Item) -> bool {
+        self.scopes.get(scope).is_some_and(|s| {
+            let level = enforced_level(item.dimension, s.tested).min(item.levels.len().saturating_sub(1));
+            let family = s.sets.get(&item.dimension).and_then(|sets| sets.get(level));
+            let member = item.levels.get(level).and_then(|name| family?.members.get(name));
+            member.is_some_and(|m| m.ratified)
         })
     }
 

@@ -36,7 +36,7 @@ impl Engine {
             return;
         };
         if chunk.side == side::FORGED {
-            self.on_forging(h.tree, "it wrote into its own request channel", out);
+            self.on_forging(h.tree, "wrote into its own request channel", out);
             return;
         }
         let stream = match chunk.side {

@@ -54,7 +54,7 @@ impl Engine {
             Event::Open { open, .. } if open.request_channel != 0 => {
                 let charge = self.charge(h.tgid, h.tree, h.at_ns);
                 self.tell(record, charge, out);
-                self.on_forging(h.tree, "it opened its own request channel for writing", out);
+                self.on_forging(h.tree, "opened its own request channel for writing", out);
             }
             Event::Packet { packet, bytes } => {
                 let charge = self.charge(h.tgid, h.tree, h.at_ns);

@@ -76,7 +76,7 @@ impl Judge {
             .collect();
         (!missing.is_empty()).then(|| {
             format!(
-                "this host cannot enforce {}; `toolwarden doctor` tells the remedy, and `on_degraded: observe` takes \
+                "this host cannot enforce {}; `toolwarden doctor` tells the remedy, and `--on-degraded observe` takes \
                  what can be had",
                 missing.join(", ")
             )

@@ -6,6 +6,7 @@ use super::{Judge, effects::Found, policy, words};
 use crate::{
     act::{Access, Act},
     baseline::{self, Dimension, ScopeKey},
+    effect::NO_QUESTION,
     finding::{Kind, Origin, Severity},
     judge::instance::scopes,
     output::EffectLine,
@@ -82,7 +83,11 @@ impl Denial<'_> {
     fn tried(&self) -> String {
         let Self { family, op, object, .. } = self;
         match family {
+            Family::Network if *op == "dns" && *object == NO_QUESTION => {
+                "sent what is no plain question to a resolver".into()
+            }
             Family::Network if *op == "dns" => format!("asked for {object}"),
+            Family::Network if matches!(*op, "sendmsg" | "packet") => format!("tried to send to {object}"),
             Family::Network => format!("tried to {op} to {object}"),
             Family::Listen => format!("tried to open {object}"),
             Family::Exec => format!("tried to execute `{object}`"),

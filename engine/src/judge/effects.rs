@@ -121,6 +121,9 @@ impl Judge {
         if compare {
             let exempt = if exempts { allowed } else { 0 };
             self.compare(line, &look.items, exempt, scopes, &mut found);
+            if found.is_empty() {
+                self.beyond(line, &look.items, exempt, scopes, &mut found);
+            }
         }
         // What is a finding is not learned; what is bad is no company for anything that is.
         let bad = found.iter().any(|f| f.severity >= Severity::Medium);

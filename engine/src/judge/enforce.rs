@@ -77,6 +77,11 @@ impl Enforcement {
         self.bound.get(&tree).map(|(identity, _)| identity.as_str())
     }
 
+    /// Whose policy holds a tree, if it denies anything.
+    pub(super) fn denier_of(&self, tree: u64) -> Option<&str> {
+        self.bound.get(&tree).filter(|(_, dry_run)| !dry_run).map(|(identity, _)| identity.as_str())
+    }
+
     pub(super) fn can(&mut self, available: &BTreeSet<Family>, because: &BTreeMap<Family, String>) {
         self.available.clone_from(available);
         self.because.clone_from(because);
@@ -111,7 +116,11 @@ impl Judge {
                 wanted.insert(policy.identity.clone(), policy);
             }
         }
+        let before = out.len();
         self.change(wanted, &trees, utc, out);
+        if out.len() != before {
+            self.instances.values_mut().for_each(super::Instance::forget_comparisons);
+        }
     }
 
     fn change(

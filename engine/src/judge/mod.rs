@@ -7,6 +7,7 @@
 //! - `instance`: a running server, and what its calls did so far
 //! - `effects`: an effect: rules, detectors, novelty
 //! - `calls`: an ended call: numbers, and learning
+//! - `beyond`: what a ratified server does that cannot be denied here
 //! - `asked`: whether a baseline may be ratified, and a mode set
 //! - `denied`: what the kernel denied
 //! - `enforce`: who is held to which kernel policy
@@ -18,6 +19,7 @@
 //! - `words`: sentences
 
 mod asked;
+mod beyond;
 mod book;
 mod calls;
 mod commands;

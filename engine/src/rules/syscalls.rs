@@ -3,6 +3,9 @@
 
 use crate::output::SyscallAbi;
 
+/// Stands for `socket` with the family AF_PACKET, which has a name of its own: no kernel gives this number to a call.
+const NOT_A_CALL: u32 = 1 << 16;
+
 /// The number of a named call.
 pub(super) fn number(abi: SyscallAbi, name: &str) -> Option<u32> {
     table(abi).iter().find(|(_, n)| *n == name).map(|(nr, _)| *nr)
@@ -106,7 +109,7 @@ const X86_64: &[(u32, &str)] = &[
     (440, "process_madvise"), (441, "epoll_pwait2"), (442, "mount_setattr"), (443, "quotactl_fd"),
     (444, "landlock_create_ruleset"), (445, "landlock_add_rule"), (446, "landlock_restrict_self"),
     (447, "memfd_secret"), (448, "process_mrelease"), (449, "futex_waitv"),
-    (450, "set_mempolicy_home_node"),
+    (450, "set_mempolicy_home_node"), (NOT_A_CALL, "packet_socket"),
 ];
 
 #[rustfmt::skip]
@@ -206,7 +209,7 @@ const I386: &[(u32, &str)] = &[
     (440, "process_madvise"), (441, "epoll_pwait2"), (442, "mount_setattr"), (443, "quotactl_fd"),
     (444, "landlock_create_ruleset"), (445, "landlock_add_rule"), (446, "landlock_restrict_self"),
     (447, "memfd_secret"), (448, "process_mrelease"), (449, "futex_waitv"),
-    (450, "set_mempolicy_home_node"),
+    (450, "set_mempolicy_home_node"), (NOT_A_CALL, "packet_socket"),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,99 @@
+//! What a server in `enforce` does beyond what a person ratified, where this host cannot deny it: it is told.
+//!
+//! Programs, unix sockets and system calls only. The files of tomorrow are not those of today, so of files the baseline says what is
+//! surprising, as in `watch`.
+
+use std::sync::Arc;
+
+use super::{
+    Judge,
+    effects::{Found, is_incidental},
+    policy, words,
+};
+use crate::{
+    act::{self, Act},
+    baseline::{Dimension, Item, ScopeKey},
+    finding::{Origin, Severity},
+    output::EffectLine,
+    policy::Family,
+    rules,
+};
+
+fn family(dimension: Dimension) -> Option<Family> {
+    match dimension {
+        Dimension::Exec => Some(Family::Exec),
+        Dimension::Unix => Some(Family::Unix),
+        Dimension::Special => Some(Family::Dangerous),
+        _ => None,
+    }
+}
+
+impl Judge {
+    /// `exempt`: which items a rule permits, as a bit mask.
+    pub(super) fn beyond(
+        &self,
+        line: &EffectLine,
+        items: &[Arc<Item>],
+        exempt: u64,
+        scopes: &[ScopeKey],
+        found: &mut Vec<Found>,
+    ) {
+        let (Some(i), Ok(tree)) =
+            (self.instances.get(&line.server.id), u64::from_str_radix(&line.server.id, 16))
+        else {
+            return;
+        };
+        let Some(denier) = self.enforcement.denier_of(tree) else {
+            return;
+        };
+        let Some((key, baseline)) =
+            self.baselines.iter().find(|(k, b)| k.to_string() == denier && b.ratified.is_some())
+        else {
+            return;
+        };
+        for (n, item) in items.iter().enumerate() {
+            let Some(family) = family(item.dimension) else { continue };
+            let permitted = exempt >> n.min(63) & 1 != 0
+                || is_incidental(item)
+                || scopes.is_empty()
+                || scopes.iter().any(|s| baseline.is_ratified(s, item));
+            if permitted || self.enforcement.available.contains(&family) {
+                continue;
+            }
+            let kind = words::kind(item.dimension, &item.levels[0], scopes);
+            let normal: Vec<String> =
+                scopes.iter().take(3).map(|s| words::normal(baseline, s, item.dimension)).collect();
+            let normal = normal.join("; ");
+            let because = self.enforcement.because.get(&family).map_or("this host cannot", String::as_str);
+            let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
+            let mut permit = String::new();
+            let mut k = 0;
+            act::each(&line.effect, |act| {
+                if k == n {
+                    permit = rules::permit(kind, &at, &act);
+                }
+                k += usize::from(!matches!(act, Act::Sni { .. }));
+            });
+            found.push(Found {
+                kind,
+                severity: kind.severity().max(Severity::Medium),
+                origin: Origin::Baseline {
+                    sessions: u64::from(baseline.trials),
+                    calls: baseline.calls,
+                    bound: baseline.bound(),
+                },
+                object: item.levels[0].to_string(),
+                sentence: format!(
+                    "{}, server `{}` {}, which the ratified baseline {key} does not permit; what is normal: {normal}. \
+                     It was not denied: {because}.",
+                    words::when(&line.scope),
+                    line.server.name,
+                    words::did(&line.effect),
+                ),
+                permit,
+                baseline: Some(normal),
+                whole: false,
+            });
+        }
+    }
+}
