@@ -10,6 +10,7 @@
 //! - [`world`]: the peers that the oracle talks to (sinks, resolvers, unix sockets)
 //! - [`scenario`]: an oracle server with its world, called by name
 //! - [`compare`], `same`, [`verdict`]: truth against effect lines, and the figures
+//! - [`person`]: who may ratify and respond
 //! - [`pace`]: how patient tests are where everything is slow
 //! - [`corpus`]: recorded sessions and what is known about them
 //! - [`strace`]: an independent observer
@@ -26,6 +27,7 @@ pub mod corpus;
 #[cfg(test)]
 mod corpus_tests;
 pub mod pace;
+pub mod person;
 pub mod raw_server;
 pub mod real;
 mod same;

@@ -24,6 +24,15 @@ pub(super) fn show_page(policy: &Value, to: &mut Screen<'_>) -> io::Result<()> {
     to.field("mode", &at(policy, "mode"))?;
     to.field("in force", &state(policy))?;
     to.field("denies", &words(policy, "families", "nothing"))?;
+    if let Some(e) = policy.get("expected").filter(|e| e.is_object()) {
+        let share = e.get("at_most").and_then(Value::as_f64).unwrap_or(1.0) * 100.0;
+        let text = format!(
+            "in at most {share:.1} % of benign sessions (95 %); of {} that were learned, {} had something that no other had",
+            at(e, "sessions"),
+            at(e, "denied")
+        );
+        to.field("will deny", &text)?;
+    }
     to.heading("Tools")?;
     let tool = |t: &Value| vec![at(t, "tool"), format!("{} ms", at(t, "settle_ms"))];
     to.table(&["tool", "rights_end_after_reply"], plain(list(policy, "tools"), tool))?;

@@ -1,6 +1,6 @@
 //! What a person has ratified, at the level at which it is enforced.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use super::{Baseline, Dimension, Item, ScopeKey, scope::Tested};
 
@@ -46,6 +46,23 @@ impl Baseline {
             let member = item.levels.get(level).and_then(|name| family?.members.get(name));
             member.is_some_and(|m| m.ratified)
         })
+    }
+
+    /// Of how many of its sessions something would have been denied, had the others been ratified: those that have a member of one of
+    /// `dimensions` which no other session has. And how many sessions there are.
+    pub(crate) fn would_be_denied(&self, dimensions: &[Dimension]) -> (u64, u64) {
+        let mut sessions = BTreeSet::new();
+        for (key, scope) in &self.scopes {
+            if matches!(key, ScopeKey::Whole | ScopeKey::Session) {
+                continue;
+            }
+            for (dimension, sets) in scope.sets.iter().filter(|(d, _)| dimensions.contains(d)) {
+                if let Some(family) = sets.get(enforced_level(*dimension, scope.tested)) {
+                    sessions.extend(family.alarms(0).sessions);
+                }
+            }
+        }
+        (sessions.len() as u64, u64::from(self.trials))
     }
 
     /// Its tools, those that did something first before others: a tool that comes later takes no other's place.

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Judge, Mode, instance::Instance};
 use crate::{
-    baseline::{Baseline, Key, ScopeKey, roots::Roots},
+    baseline::{Baseline, Dimension, Key, ScopeKey, risk, roots::Roots},
     policy::{
         Change, Family, Given, Policy, backtest,
         backtest::WouldDeny,
         compile,
-        view::{self, Shown},
+        view::{self, Expected, Shown},
     },
     rules::{Who, units::Day},
 };
@@ -287,6 +287,12 @@ impl Judge {
         shown.mode = self.mode(&key.name, None);
         shown.held = held;
         shown.would_deny = self.past_denied(&key, |_| {});
+        let dimensions: Vec<Dimension> =
+            shown.families.iter().flat_map(|f| f.dimensions()).copied().collect();
+        shown.expected = baseline.map(|b| {
+            let (denied, sessions) = b.would_be_denied(&dimensions);
+            Expected { sessions, denied, at_most: risk::upper(denied, sessions) }
+        });
         Ok(shown)
     }
 }

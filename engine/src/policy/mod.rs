@@ -40,6 +40,8 @@ use serde::{Deserialize, Serialize};
 pub use compile::{Given, compile};
 pub use permits::family;
 
+use crate::baseline::Dimension;
+
 /// Bits of a mask of scopes.
 pub mod scope {
     /// Tools have bits `0..TOOLS`; those beyond share the last of them.
@@ -91,6 +93,20 @@ pub enum Family {
     Unix,
     /// ptrace, other processes' memory, mounts, namespaces, bpf, raw and packet sockets
     Dangerous,
+}
+
+impl Family {
+    /// What baselines know of it.
+    pub(crate) fn dimensions(self) -> &'static [Dimension] {
+        match self {
+            Self::Network => &[Dimension::Connect, Dimension::Dns],
+            Self::Listen => &[Dimension::Listen],
+            Self::Exec => &[Dimension::Exec],
+            Self::File => &[Dimension::Read, Dimension::Write, Dimension::Delete, Dimension::Change],
+            Self::Unix => &[Dimension::Unix],
+            Self::Dangerous => &[Dimension::Special],
+        }
+    }
 }
 
 impl fmt::Display for Family {

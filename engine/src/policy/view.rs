@@ -35,6 +35,20 @@ pub struct Shown {
     pub alert_only: Vec<AlertOnly>,
     /// What of its own past it would deny.
     pub would_deny: Vec<WouldDeny>,
+    /// How often it will deny what is benign, by what the sessions differed so far.
+    pub expected: Option<Expected>,
+}
+
+/// How often benign sessions will be denied something: each session that was learned is asked whether the others
+/// had all that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Expected {
+    /// Sessions that were learned.
+    pub sessions: u64,
+    /// Those of which something would have been denied.
+    pub denied: u64,
+    /// At most this share of sessions, with a confidence of 95 % (Clopper and Pearson).
+    pub at_most: f64,
 }
 
 /// A tool.
@@ -107,6 +121,7 @@ pub fn show(policy: &Policy) -> Shown {
         rights,
         alert_only: policy.alert_only.clone(),
         would_deny: Vec::new(),
+        expected: None,
     }
 }
 

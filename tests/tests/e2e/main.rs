@@ -11,6 +11,7 @@ mod environment;
 mod flood;
 mod forging;
 mod hooks;
+mod innocents;
 mod kept;
 mod lifecycle;
 mod pipelines;

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{
     agent::{self, Agent},
     pace::patient,
+    person::person,
 };
 use serde_json::Value;
 
@@ -93,20 +94,8 @@ impl Place {
 
     /// As somebody whom no MCP client started: its parent has gone.
     pub(crate) fn person(&self, args: &[&str]) -> Result<Said> {
-        let files = tempfile::tempdir()?;
-        let at = |name: &str| files.path().join(name);
-        let verb = self.command(args);
-        let script = r#"d=$1; shift; ( sleep 0.2; "$@" >"$d/out" 2>"$d/err" </dev/null; echo $? >"$d/rc.new"; mv "$d/rc.new" "$d/rc" ) >/dev/null 2>&1 &"#;
-        let mut sh = Command::new("setsid");
-        sh.args(["sh", "-c", script, "sh"]).arg(files.path()).arg(verb.get_program()).args(verb.get_args());
-        ensure!(sh.stdin(Stdio::null()).status()?.success(), "sh");
-        let end = Instant::now() + patient(20 * SECOND);
-        while !at("rc").exists() {
-            ensure!(Instant::now() < end, "{args:?} does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
-        let text = |name: &str| std::fs::read_to_string(at(name));
-        Ok(Said { code: text("rc")?.trim().parse()?, out: text("out")?, err: text("err")? })
+        let done = person(&self.command(args))?;
+        Ok(Said { code: done.code, out: done.out, err: done.err })
     }
 
     pub(crate) fn findings(&self) -> Result<Vec<Value>> {

@@ -13,9 +13,11 @@
 //! - `variants` and its parts: the malicious ones
 //! - `record`, `filter`: from sessions to files of the corpus
 //! - `soak`: sessions for hours, nothing recorded
+//! - `innocents`: what is denied to benign sessions of servers in `enforce`
 
 mod data;
 mod filter;
+mod innocents;
 mod peers;
 mod place;
 mod real_tools;
@@ -63,6 +65,9 @@ pub(crate) struct Options {
     /// Record nothing: run sessions for so many minutes, and kill the agent now and then
     #[arg(long, value_name = "MINUTES")]
     soak: Option<u64>,
+    /// Record nothing: learn, ratify, enforce, and tell what held-out sessions are denied
+    #[arg(long)]
+    innocents: bool,
     #[arg(long, hide = true)]
     inside: bool,
 }
@@ -90,7 +95,7 @@ fn run(options: &Options) -> Result<()> {
             "{}: the recorder has /srv, /tmp and /run of its own: write elsewhere",
             out.display()
         );
-        if options.only.is_empty() && options.soak.is_none() {
+        if options.only.is_empty() && options.soak.is_none() && !options.innocents {
             return groups(options, &out.canonicalize()?);
         }
         return place::enter(&out.canonicalize()?);
@@ -100,6 +105,9 @@ fn run(options: &Options) -> Result<()> {
     peers::open()?;
     if let Some(minutes) = options.soak {
         return soak::run(minutes);
+    }
+    if options.innocents {
+        return innocents::run(options);
     }
     let servers = servers::all();
     let mut recorder = record::Recorder::new(options, &out)?;
