@@ -4,18 +4,23 @@
 use abi::{Special, kind};
 
 use crate::{
+    kernel::{AF_INET, AF_INET6},
     record::{SYSCALLS, append_user_text, new_id, scratch, submit},
     syscall::{arg, begin_record},
 };
 
-/// Tells of a packet socket: what it sends passes no hook of the network.
+/// Tells of packet sockets, whose packets pass no hook of the network, and of raw ones, which can speak for others.
 #[inline(always)]
 pub fn on_socket() {
     const AF_PACKET: u64 = 17;
+    const SOCK_RAW: u64 = 3;
     let Some(s) = scratch(SYSCALLS) else { return };
     // SAFETY: the scratch buffer of this CPU.
     let call = unsafe { &(*s).call };
-    if arg(call, 0) & 0xffff_ffff == AF_PACKET {
+    let family = arg(call, 0) & 0xffff_ffff;
+    let raw =
+        arg(call, 1) & 15 == SOCK_RAW && (family == u64::from(AF_INET) || family == u64::from(AF_INET6));
+    if family == AF_PACKET || raw {
         on_special();
     }
 }

@@ -153,7 +153,7 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
         },
         Event::Syscall(s) => Effect::Syscall { abi: table(compat), nr: s.nr },
         Event::Special { special, text: name } => Effect::Special {
-            name: text::special_name(compat, special.nr),
+            name: special_name(compat, &special),
             abi: table(compat),
             nr: special.nr,
             args: special.args.to_vec(),
@@ -164,6 +164,16 @@ pub(crate) fn of(record: &Record<'_>) -> Option<Effect> {
         Event::Denied { denied, object } => denied_effect(&denied, object),
         Event::Chunk { .. } | Event::Blind(_) => return None,
     })
+}
+
+fn special_name(compat: bool, special: &abi::Special) -> String {
+    /// AF_PACKET
+    const PACKET: u64 = 17;
+    match text::special_name(compat, special.nr).as_str() {
+        "socket" if special.args[0] & 0xffff_ffff == PACKET => "packet_socket".into(),
+        "socket" => "raw_socket".into(),
+        other => other.into(),
+    }
 }
 
 /// What stands for the name of a DNS message that is no plain question.

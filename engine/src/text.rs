@@ -130,7 +130,7 @@ pub(crate) fn sni(record: &[u8]) -> Option<String> {
 /// Name of a system call that deserves an event of its own.
 pub(crate) fn special_name(compat: bool, nr: u32) -> String {
     let native: &[(u32, &str)] = &[
-        (41, "packet_socket"),
+        (41, "socket"),
         (101, "ptrace"),
         (105, "setuid"),
         (106, "setgid"),
@@ -209,7 +209,7 @@ pub(crate) fn special_name(compat: bool, nr: u32) -> String {
         (356, "memfd_create"),
         (357, "bpf"),
         (358, "execveat"),
-        (359, "packet_socket"),
+        (359, "socket"),
         (374, "userfaultfd"),
         (425, "io_uring_setup"),
         (427, "io_uring_register"),

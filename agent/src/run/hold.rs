@@ -44,6 +44,7 @@ impl Agent {
         let done = match change {
             Change::Load(policy) => self.kernel.load_policy(policy),
             Change::Bind { tree, identity, dry_run } => self.kernel.bind(*tree, identity, *dry_run),
+            Change::Names { tree, names } => self.kernel.know_names(*tree, names, now_ns()),
             Change::Release { tree } => self.kernel.release(*tree),
             Change::Unload { identity } => self.kernel.unload(identity),
         };

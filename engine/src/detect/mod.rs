@@ -132,6 +132,11 @@ impl Detectors {
         self.thresholds = thresholds;
     }
 
+    /// Names that it asked for, and what the host's resolvers answered; nothing while those are not known.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
+        self.bindings.known().filter(|_| self.resolvers.is_some())
+    }
+
     /// The resolvers that the host is configured with: answers of others bind no names, and questions
     /// to others are contacts like any.
     pub fn set_resolvers(&mut self, resolvers: &[IpAddr]) {
@@ -185,6 +190,9 @@ impl Detectors {
                 if resolver.parse().is_ok_and(|r| self.trusted(r)) {
                     self.bindings.answer(name, addresses);
                 }
+            }
+            Effect::Special { name, .. } if matches!(name.as_str(), "raw_socket" | "packet_socket") => {
+                self.bindings.raw();
             }
             Effect::TlsHello { sni: Some(sni), address, .. } => {
                 self.bindings.hello(at_ns, sni, address, hits);

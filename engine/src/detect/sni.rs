@@ -62,6 +62,7 @@ pub(super) struct Bindings {
     answered: bool,
     late: bool,
     deputy: bool,
+    raw: bool,
     tcp: bool,
     lost_ns: Option<u64>,
 }
@@ -100,6 +101,17 @@ impl Bindings {
             }
             entry.addresses.push(address);
         }
+    }
+
+    /// It can write packets of its own, and so answers to itself.
+    pub(super) fn raw(&mut self) {
+        self.raw = true;
+    }
+
+    /// Names that the host's resolvers answered, and their addresses; none if it may have answered itself.
+    pub(super) fn known(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
+        let believed = self.names.iter().filter(|_| !self.raw);
+        believed.map(|(name, n)| (&**name, n.addresses.as_slice())).filter(|(_, all)| !all.is_empty())
     }
 
     pub(super) fn unix(&mut self, path: &str, error: u32) {

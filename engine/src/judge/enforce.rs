@@ -150,6 +150,13 @@ impl Judge {
             if e.bound.get(tree) != Some(&to) {
                 out.push(Change::Bind { tree: *tree, identity: to.0.clone(), dry_run });
                 e.bound.insert(*tree, to);
+                let is_it = |id: &&String| u64::from_str_radix(id, 16) == Ok(*tree);
+                let names = self.instances.iter().find(|(id, _)| is_it(id)).map(|(_, i)| i.detectors.names());
+                let names: Vec<_> =
+                    names.into_iter().flatten().map(|(name, all)| (name.to_owned(), all.to_vec())).collect();
+                if !names.is_empty() {
+                    out.push(Change::Names { tree: *tree, names });
+                }
             }
         }
         let free: Vec<u64> = e.bound.keys().filter(|tree| !trees.contains_key(*tree)).copied().collect();

@@ -238,6 +238,13 @@ pub enum Change {
         /// Only tell what would have been denied.
         dry_run: bool,
     },
+    /// What a tree that is held was told of names before it was: connections that it has already go on by them.
+    Names {
+        /// Which tree.
+        tree: u64,
+        /// Names and their addresses.
+        names: Vec<(String, Vec<IpAddr>)>,
+    },
     /// This tree is held to no policy any more.
     Release {
         /// Which.

@@ -3,7 +3,7 @@
 
 use crate::output::SyscallAbi;
 
-/// Stands for `socket` with the family AF_PACKET, which has a name of its own: no kernel gives this number to a call.
+/// `socket` for packet and for raw sockets, which have names of their own: no kernel gives these numbers to calls.
 const NOT_A_CALL: u32 = 1 << 16;
 
 /// The number of a named call.
@@ -110,6 +110,7 @@ const X86_64: &[(u32, &str)] = &[
     (444, "landlock_create_ruleset"), (445, "landlock_add_rule"), (446, "landlock_restrict_self"),
     (447, "memfd_secret"), (448, "process_mrelease"), (449, "futex_waitv"),
     (450, "set_mempolicy_home_node"), (NOT_A_CALL, "packet_socket"),
+    (NOT_A_CALL + 1, "raw_socket"),
 ];
 
 #[rustfmt::skip]
@@ -210,6 +211,7 @@ const I386: &[(u32, &str)] = &[
     (444, "landlock_create_ruleset"), (445, "landlock_add_rule"), (446, "landlock_restrict_self"),
     (447, "memfd_secret"), (448, "process_mrelease"), (449, "futex_waitv"),
     (450, "set_mempolicy_home_node"), (NOT_A_CALL, "packet_socket"),
+    (NOT_A_CALL + 1, "raw_socket"),
 ];
 
 #[cfg(test)]

@@ -105,6 +105,7 @@ impl Host {
             out.push(match change {
                 Change::Load(p) => format!("load {}", p.identity),
                 Change::Bind { tree, identity, dry_run } => format!("bind {tree} {identity} {dry_run}"),
+                Change::Names { .. } => continue,
                 Change::Release { tree } => format!("release {tree}"),
                 Change::Unload { identity } => format!("unload {identity}"),
             });

@@ -4,9 +4,11 @@
 //! flipped, then the old ones go: at no moment is a tree held to half a policy.
 //!
 //! # Layout
+//! - [`known`]: what trees were told of names before they were held
 //! - [`rights`]: which entries a policy makes (pure)
 //! - this module: the maps, and the operations on them
 
+mod known;
 mod rights;
 
 use std::{
@@ -16,8 +18,8 @@ use std::{
 
 use abi::{
     policy::{
-        CallKey, CallValue, Jit, NameKey, NetKey, Rate, Rights, ScanKey, ToolKey, ToolValue, TreePolicy,
-        jit_order, names, tree_flag,
+        Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Rate, Rights, ScanKey, ToolKey, ToolValue,
+        TreePolicy, jit_order, names, tree_flag,
     },
     scan::{self, Scan},
     side,
@@ -48,6 +50,7 @@ pub(super) struct Maps {
     listen: LpmTrie<MapData, NetKey, Rights>,
     names: HashMap<MapData, NameKey, Rights>,
     resolvers: HashMap<MapData, [u64; 2], u64>,
+    addresses: HashMap<MapData, BoundKey, Bound>,
     rates: HashMap<MapData, u64, Rate>,
     key: names::Key,
     /// Programs that are loaded later look for it.
@@ -108,6 +111,7 @@ impl Maps {
             listen: take(ebpf, "LISTEN")?,
             names: take(ebpf, "NAMES")?,
             resolvers: take(ebpf, "RESOLVERS")?,
+            addresses: take(ebpf, "BOUND")?,
             rates: take(ebpf, "RATES")?,
             key,
             _keys: keys,

@@ -61,6 +61,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for row in &learned {
         let identity = row["key"].as_str().or(row["identity"].as_str()).with_context(|| format!("{row}"))?;
         let name = row["name"].as_str().map_or_else(|| name_of(identity), str::to_owned);
+        // Other servers of this host are none of ours.
+        let is_it = |s: &&servers::Server| {
+            name == format!("{}-server", s.name) || name.ends_with(&format!("/server-{}", s.name))
+        };
+        if !servers.iter().any(|s| is_it(&s)) {
+            continue;
+        }
         verb(&["baseline", "ratify", identity])?;
         verb(&["mode", &name, "enforce"])?;
         let policy: Value = serde_json::from_str(&verb(&["policy", "show", identity, "--format", "json"])?)?;

@@ -1,5 +1,7 @@
 //! Shows what Toolwarden sees: starts the agent and some MCP servers, calls their tools, and says
-//! which tool did what. `cargo xtask demo` runs it.
+//! which tool did what; then one tool steps out of line, and is stopped. `cargo xtask demo` runs it.
+
+mod story;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,7 +69,8 @@ fn run() -> Result<()> {
         }
     }
     print(&table);
-    Ok(())
+    drop(agent);
+    story::tell()
 }
 
 /// Our own server, which needs neither node nor python.
