@@ -68,7 +68,7 @@ const SMOKE: [&str; 8] = [
 ];
 
 /// What it runs where systemd is process 1.
-const SMOKE_SYSTEMD: [&str; 1] = ["systemd::"];
+const SMOKE_SYSTEMD: [&str; 1] = ["systemd::throttled_in_a_scope"];
 
 /// Which kernels, and what runs there.
 #[derive(Debug, Default, Args)]
