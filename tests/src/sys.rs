@@ -13,7 +13,7 @@ use std::{
 
 pub(crate) use net::address;
 pub use net::{fast_open, pass_fd, raw_icmp, receive_fd, replace_file, tcp};
-pub use process::{exec_fd, fork, kill, sleep_us, spawn, wait};
+pub use process::{drop_capability, exec_fd, fork, kill, sleep_us, spawn, wait};
 pub use programs::{BpfProgram, bpf_program};
 pub use socket::{
     at_link, at_vsock, capture, connect, listen_any, loopback_up, option, send, send_many, send_marked,

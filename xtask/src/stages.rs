@@ -11,7 +11,7 @@ use crate::{
     steps::{seconds, shown},
     toolchain,
     toolchain_file::{BUILD_ARGS, NOT_SET_UP, Toolchain},
-    tools,
+    tools, vm,
     workspace::{Workspace, output, require_root},
 };
 
@@ -26,10 +26,12 @@ pub(crate) enum Stage {
     Fuzz,
     /// Real servers and the oracle on this kernel
     E2e,
+    /// That it loads, denies and contains on other kernels, in emulated machines
+    Kernels,
 }
 
 /// From what fails soonest to what takes longest.
-const ORDER: [Stage; 4] = [Stage::Lint, Stage::Unit, Stage::Fuzz, Stage::E2e];
+const ORDER: [Stage; 5] = [Stage::Lint, Stage::Unit, Stage::Fuzz, Stage::E2e, Stage::Kernels];
 
 /// Sets up, runs the stages, stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace, only: &[Stage], fuzz_seconds: u32) -> Result<()> {
@@ -47,6 +49,7 @@ pub(crate) fn run(workspace: &Workspace, only: &[Stage], fuzz_seconds: u32) -> R
             Stage::Unit => unit(workspace)?,
             Stage::Fuzz => fuzz(workspace, fuzz_seconds)?,
             Stage::E2e => e2e(workspace)?,
+            Stage::Kernels => headed("other kernels", || vm::smoke(workspace))?,
         }
     }
     println!("\nall green ({})", seconds(started.elapsed()));
@@ -59,7 +62,7 @@ fn parts(stages: &[Stage]) -> Vec<&'static Part> {
     for stage in stages {
         let needed: &[Part] = match stage {
             Stage::Lint => &setup::LINT,
-            Stage::Unit => &setup::BUILD,
+            Stage::Unit | Stage::Kernels => &setup::BUILD,
             Stage::Fuzz => &setup::FUZZING,
             Stage::E2e => &setup::E2E,
         };

@@ -43,7 +43,7 @@ impl Contain {
     ) -> Result<Gathered, String> {
         let group = Group::new(h, h.own(&record.name));
         group.make().map_err(|e| format!("cannot make {}: {e}", group.dir.display()))?;
-        let own = format!("/toolwarden/{}", record.name);
+        let own = h.own_place(&record.name);
         let mut all = Gathered::default();
         let mut seen = BTreeSet::new();
         for round in 0.. {
@@ -117,7 +117,7 @@ impl Contain {
 }
 
 /// Where a process is now, in all hierarchies: once, before it is moved for the first time.
-fn remember(record: &mut Record, key: ProcessKey) {
+pub(super) fn remember(record: &mut Record, key: ProcessKey) {
     let ticks = process::ticks(key);
     if record.places.get(&key.tgid).is_some_and(|p| p.ticks == ticks) {
         return;
@@ -130,7 +130,7 @@ fn remember(record: &mut Record, key: ProcessKey) {
             continue;
         };
         // Ours is no place to go back to.
-        if path.contains("/toolwarden/") {
+        if path.contains("/toolwarden/") || path.contains("/toolwarden.slice/") {
             continue;
         }
         if number == "0" {

@@ -154,7 +154,13 @@ impl Hierarchy {
 
     /// One of them.
     pub(crate) fn own(&self, name: &str) -> PathBuf {
-        self.home().join(name)
+        self.mount.join(self.own_place(name).trim_start_matches('/'))
+    }
+
+    /// The same as `/proc/PID/cgroup` has it at its end: systemd's scopes are in a slice.
+    pub(crate) fn own_place(&self, name: &str) -> String {
+        let home = if self.is_v2() && is_scope(name) { "toolwarden.slice" } else { "toolwarden" };
+        format!("/{home}/{name}")
     }
 
     /// The cgroup of a process in this hierarchy.
@@ -210,6 +216,11 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Whether a cgroup of ours is one of systemd's units.
+pub(crate) fn is_scope(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| e == "scope")
+}
+
 /// Whether a cgroup is that of a container: limited where it is, never moved out.
 pub(crate) fn is_container(cgroup: &str) -> bool {
     const PREFIXES: [&str; 8] =
@@ -241,6 +252,11 @@ mod tests {
         let hybrid = Layout::parse(HYBRID, |_| String::new());
         assert_eq!(hybrid.freezer().map(|h| h.own("x")), Some("/sys/fs/cgroup/uni fied/toolwarden/x".into()));
         assert_eq!(hybrid.of("cpu").map(|h| (h.name.as_str(), h.is_v2())), Some(("cpu", false)));
+        assert_eq!(
+            hybrid.freezer().map(|h| h.own_place("x-1.scope")),
+            Some("/toolwarden.slice/x-1.scope".into())
+        );
+        assert_eq!(hybrid.of("cpu").map(|h| h.own_place("x-1.scope")), Some("/toolwarden/x-1.scope".into()));
         assert_eq!(hybrid.of("pids"), None);
         let v1 = Layout::parse(HYBRID, |_| String::new()).without(V2);
         assert_eq!(v1.freezer().map(|h| h.name.as_str()), Some("freezer"));

@@ -11,6 +11,7 @@
 //! - [`layout`]: where this host has its cgroups; [`group`]: one of them
 //! - [`gather`](mod@gather): brings a tree into a cgroup of ours, or finds that of its container
 //! - [`freeze`], [`throttle`], [`kill`]: one action each
+//! - [`scope`]: a cgroup that systemd knows of
 //! - [`record`]: what is in force, on disk; [`release`](mod@release): the way back
 //! - [`watchdog`]: the small process beside the agent
 
@@ -22,6 +23,7 @@ pub(crate) mod layout;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod release;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -78,6 +80,7 @@ pub(crate) struct Contain {
     state_dir: PathBuf,
     records: Records,
     layout: Layout,
+    scopes: scope::Scopes,
     own: Never,
     watchdog: Option<Child>,
     /// For tests: their program has no such verb.
@@ -99,6 +102,7 @@ impl Contain {
         Self {
             state_dir: state_dir.to_owned(),
             records: Records::of_state(state_dir),
+            scopes: scope::Scopes::of_host(&layout),
             layout,
             own: Never::of_self(BTreeSet::new()),
             watchdog: None,

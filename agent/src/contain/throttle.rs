@@ -7,13 +7,15 @@ use engine::respond::{Order, Outcome, ProcessKey, Verdict};
 
 use super::{
     Contain, Ground, LOCK, Rate, failed,
-    gather::Gathered,
+    gather::{Gathered, remember},
     group::Group,
     in_force,
-    layout::Hierarchy,
-    process::{self, Never},
+    layout::{Hierarchy, is_container, is_scope},
+    process::{self, Held, Never},
     record::{Changed, Force, Record},
-    release, until_ns,
+    release,
+    scope::Limits,
+    until_ns,
 };
 
 /// Of one CPU. Eyeballed: a shell stays usable, a miner does not.
@@ -77,6 +79,9 @@ impl Contain {
         let mut force = Force { until_ns: until_ns(order.for_ns), ..Force::default() };
         let (mut said, mut problems) = (Vec::new(), Vec::new());
         let mut reached = std::collections::BTreeSet::new();
+        if let Err(why) = self.into_scope(order, &mut record, &keys, ground, never) {
+            problems.push(format!("systemd made no scope ({why})"));
+        }
         for r in &RESOURCES {
             let Some(h) = self.hierarchy(r) else {
                 if r.name != "cpu" {
@@ -84,7 +89,9 @@ impl Contain {
                 }
                 continue;
             };
+            // In a scope systemd has done that.
             if h.is_v2()
+                && !is_scope(&record.name)
                 && let Err(e) = enable(h, r.controllers[1])
             {
                 problems.push(format!("{}: the controller cannot be passed on: {e}", r.name));
@@ -139,7 +146,8 @@ impl Contain {
             release::release(&self.layout, &self.records, &mut record, Some(order.action));
             return failed(format!("cannot throttle: {}", problems.join("; ")));
         }
-        let mut result = format!("{} processes are limited: {}", reached.len(), said.join(", "));
+        let place = if is_scope(&record.name) { format!(" ({})", record.name) } else { String::new() };
+        let mut result = format!("{} processes are limited{place}: {}", reached.len(), said.join(", "));
         for problem in &problems {
             result = format!("{result}; {problem}");
         }
@@ -151,6 +159,46 @@ impl Contain {
             processes: reached.len() as u64,
             ..Outcome::default()
         }
+    }
+
+    /// Where systemd is process 1: a scope with the first process of the tree, in place of a cgroup that nobody but us knows
+    /// of. The others enter it as they would that one.
+    fn into_scope(
+        &mut self,
+        order: &Order,
+        record: &mut Record,
+        keys: &[ProcessKey],
+        ground: &impl Ground,
+        never: &Never,
+    ) -> Result<(), String> {
+        // What is in force already has its cgroup.
+        if !self.scopes.is_usable() || record.freeze.is_some() || record.throttle.is_some() {
+            return Ok(());
+        }
+        let Some(h) = self.layout.of("cpu").cloned() else { return Ok(()) };
+        // Containers stay where they are.
+        let movable = |k: &ProcessKey| h.place(k.tgid).is_some_and(|place| !is_container(&place));
+        let Some(first) = Self::reach(order, ground, never).keys.into_iter().find(movable) else {
+            return Ok(());
+        };
+        // By pidfd, and its start time compared after that; systemd takes a number.
+        let Ok(_held) = Held::open(first) else { return Ok(()) };
+        let plain = record.name.clone();
+        remember(record, first);
+        // Never the same twice: systemd may not have forgotten the last one yet.
+        record.name = format!("toolwarden-{plain}-{:x}.scope", super::boot_ns());
+        record.throttle = Some(Force { own: vec![h.name.clone()], ..Force::default() });
+        // Before it is so.
+        let written = self.records.put(record).map_err(|e| e.to_string());
+        let limits = Limits { cpu_us: CPU_PERCENT * 10_000, memory: memory(keys), threads: threads(keys) };
+        let dir = h.own(&record.name);
+        let done =
+            written.and_then(|()| self.scopes.start(&record.name, first.tgid, limits, &dir, h.own(&plain)));
+        if done.is_err() {
+            record.name = plain;
+            record.throttle = None;
+        }
+        done
     }
 
     /// The tree enters a cgroup that the watchdog freezes and thaws in turn.
@@ -226,14 +274,12 @@ fn writes(r: &Resource, v2: bool, keys: &[ProcessKey]) -> Result<(String, Vec<Wr
             )
         }
         ("memory", _) => {
-            let used: u64 = keys.iter().map(|k| rss(k.tgid)).sum();
-            let most = (used * MEMORY_PERCENT / 100).max(MEMORY_LEAST);
+            let most = memory(keys);
             let (file, lift) = if v2 { ("memory.high", "max") } else { ("memory.limit_in_bytes", "-1") };
             (format!("memory {} MiB", most >> 20), vec![(file, most.to_string(), lift.into())])
         }
         ("processes", _) => {
-            let threads: u64 = keys.iter().filter_map(|k| process::stat(k.tgid)).map(|s| s.threads).sum();
-            let most = threads + MORE_THREADS;
+            let most = threads(keys);
             (format!("{most} threads"), vec![("pids.max", most.to_string(), "max".into())])
         }
         _ => {
@@ -252,6 +298,17 @@ fn writes(r: &Resource, v2: bool, keys: &[ProcessKey]) -> Result<(String, Vec<Wr
             (format!("disk {} KiB/s", n >> 10), disks.iter().flat_map(one).collect())
         }
     })
+}
+
+/// What they may use at most.
+fn memory(keys: &[ProcessKey]) -> u64 {
+    let used: u64 = keys.iter().map(|k| rss(k.tgid)).sum();
+    (used * MEMORY_PERCENT / 100).max(MEMORY_LEAST)
+}
+
+/// How many threads they may have.
+fn threads(keys: &[ProcessKey]) -> u64 {
+    keys.iter().filter_map(|k| process::stat(k.tgid)).map(|s| s.threads).sum::<u64>() + MORE_THREADS
 }
 
 /// Passes a controller of v2 on to our cgroups.

@@ -43,6 +43,15 @@ pub fn kill(pid: u32, signal: c_int) -> io::Result<()> {
     check(c_long::from(unsafe { libc::kill(pid as c_int, signal) })).map(drop)
 }
 
+/// Programs that this process executes cannot have a capability any more.
+///
+/// # Errors
+/// errno.
+pub fn drop_capability(capability: u32) -> io::Result<()> {
+    // SAFETY: numbers only.
+    check(c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })).map(drop)
+}
+
 fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
     let ends = std::iter::once(std::ptr::null());
     texts.iter().map(|t| t.as_ptr()).chain(ends).collect()

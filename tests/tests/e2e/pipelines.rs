@@ -76,7 +76,7 @@ fn chains() -> Result<()> {
         r#"exec "$0" "$@""#,
         // Two shells and a subshell stay.
         r#"( sh -c '"$0" "$@"; exit $?' "$0" "$@" ); exit $?"#,
-        r#"env X=1 nice -n 1 "$0" "$@"; exit $?"#,
+        r#"env X=1 env -u X "$0" "$@"; exit $?"#,
     ]
     .into_iter()
     .enumerate()

@@ -26,7 +26,7 @@ use super::place::{Place, SECOND, Said, soon};
 const MS: Duration = Duration::from_millis(1);
 
 /// A person at a shell that no MCP client started, for many verbs.
-struct Operator {
+pub(crate) struct Operator {
     dir: tempfile::TempDir,
     to: fs::File,
     shell: Child,
@@ -34,7 +34,7 @@ struct Operator {
 }
 
 impl Operator {
-    fn new(place: &Place) -> Result<Self> {
+    pub(crate) fn new(place: &Place) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let pipe = dir.path().join("verbs");
         ensure!(Command::new("mkfifo").arg(&pipe).status()?.success(), "mkfifo");
@@ -49,7 +49,7 @@ impl Operator {
         Ok(Self { dir, to, shell, next: 0 })
     }
 
-    fn says(&mut self, verb: &str) -> Result<Said> {
+    pub(crate) fn says(&mut self, verb: &str) -> Result<Said> {
         self.next += 1;
         let at = |end: &str| self.dir.path().join(format!("{}.{end}", self.next));
         writeln!(self.to, "{} {verb}", self.next)?;
@@ -71,7 +71,7 @@ impl Drop for Operator {
 }
 
 /// Its cgroups, in all hierarchies.
-fn places(pid: u32) -> Result<String> {
+pub(crate) fn places(pid: u32) -> Result<String> {
     Ok(fs::read_to_string(format!("/proc/{pid}/cgroup"))?)
 }
 
@@ -110,7 +110,7 @@ fn answers(client: &mut Client) -> Result<bool> {
 }
 
 /// Waits until it is known who a server is.
-fn known(place: &Place, pid: u32) -> Result<()> {
+pub(crate) fn known(place: &Place, pid: u32) -> Result<()> {
     soon("it is known who it is", || {
         let all = place.ask(&["servers", "--format", "json"])?.json()?;
         let is = |s: &Value| s["pid"] == pid && s["identity"].as_str().is_some_and(|i| !i.is_empty());

@@ -1,6 +1,11 @@
 //! Where systemd is process 1: servers live in scopes, and the controllers of cgroup v2 are real.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
@@ -10,6 +15,11 @@ use e2e::{
     world::World,
 };
 use serde_json::json;
+
+use super::{
+    place::{Place, SECOND, soon},
+    respond::{Operator, known, places},
+};
 
 const SCOPE: &str = "toolwarden-e2e.scope";
 
@@ -60,5 +70,86 @@ fn server_in_a_scope() -> Result<()> {
     ensure!(limit("cpu.max")?.trim() == "20000 100000", "{}", limit("cpu.max")?);
     ensure!(limit("pids.max")?.trim() == "77", "{}", limit("pids.max")?);
     println!("{group}: watched, and limited by the controllers");
+    Ok(())
+}
+
+/// The one cgroup of a process under systemd.
+fn group(pid: u32) -> Result<PathBuf> {
+    let text = places(pid)?;
+    let path = text.lines().find_map(|l| l.strip_prefix("0::/")).context("no v2 group")?;
+    Ok(Path::new("/sys/fs/cgroup").join(path))
+}
+
+/// CPU that a cgroup has used.
+fn used(group: &Path) -> Result<Duration> {
+    let text = fs::read_to_string(group.join("cpu.stat"))?;
+    let us = text.lines().find_map(|l| l.strip_prefix("usage_usec ")).context("usage_usec")?;
+    Ok(Duration::from_micros(us.trim().parse()?))
+}
+
+/// What systemd says of a unit.
+fn shown(unit: &str, property: &str) -> Result<String> {
+    let said = Command::new("systemctl").args(["show", "--value", "--property", property, unit]).output()?;
+    Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+}
+
+/// systemd knows of the cgroup of a throttled server, keeps to its limits, and forgets it when it is released.
+#[test]
+fn throttled_in_a_scope() -> Result<()> {
+    if !booted()? {
+        return Ok(());
+    }
+    let place = Place::new()?;
+    let agent = place.start()?;
+    let mut person = Operator::new(&place)?;
+    // A server that answers everything, and has a child that does nothing but burn CPU.
+    let script = r#"( while :; do :; done ) & while read -r line; do id=${line#*\"id\":}; id=${id%%[,\}]*}; case $line in *'"id"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{}}\n' "$id";; esac; done"#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    let client = Client::start(command, Manner::default())?;
+    let pid = client.pid();
+    known(&place, pid)?;
+    let name = agent.server(pid)?.server.name.clone();
+    let before = group(pid)?;
+
+    let said = person.says(&format!("respond throttle {name}"))?.good()?;
+    println!("{}", said.trim());
+    ensure!(said.contains("2 processes are limited (toolwarden-"), "{said}");
+    let scope = group(pid)?;
+    let unit = scope.file_name().context("a name")?.to_string_lossy().into_owned();
+    ensure!(scope.parent().is_some_and(|p| p.ends_with("toolwarden.slice")), "{}", scope.display());
+    ensure!(fs::read_to_string(scope.join("cgroup.procs"))?.lines().count() == 2, "its child is elsewhere");
+    ensure!(shown(&unit, "ActiveState")? == "active", "{unit}: {}", shown(&unit, "ActiveState")?);
+    ensure!(shown(&unit, "CPUQuotaPerSecUSec")? == "100ms", "{}", shown(&unit, "CPUQuotaPerSecUSec")?);
+    // What a reload makes of it is no less.
+    ensure!(Command::new("systemctl").arg("daemon-reload").status()?.success(), "daemon-reload");
+    let limit = |file: &str| fs::read_to_string(scope.join(file));
+    ensure!(limit("cpu.max")?.trim() == "10000 100000", "{}", limit("cpu.max")?);
+    ensure!(limit("pids.max")?.trim() != "max" && limit("memory.high")?.trim() != "max", "no limits");
+    std::thread::sleep(Duration::from_millis(500));
+    let (from, began) = (used(&scope)?, Instant::now());
+    std::thread::sleep(8 * SECOND);
+    let share = (used(&scope)? - from).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("throttled to {:.1} % of a CPU, quota 10 %", share * 100.0);
+    ensure!((0.09..=0.11).contains(&share), "{share}");
+
+    // What is frozen meanwhile is frozen there.
+    person.says(&format!("respond freeze {name}"))?.good()?;
+    ensure!(
+        group(pid)? == scope && limit("cgroup.events")?.contains("frozen 1"),
+        "{}",
+        limit("cgroup.events")?
+    );
+    let said = person.says(&format!("respond release {name}"))?.good()?;
+    ensure!(
+        group(pid)? == before,
+        "{said}: it was in {}, and is in {}",
+        before.display(),
+        group(pid)?.display()
+    );
+    soon("systemd has forgotten the scope", || {
+        Ok((shown(&unit, "ActiveState")? == "inactive" && !scope.exists()).then_some(()))
+    })?;
+    person.says(&format!("respond kill {name}"))?.good()?;
     Ok(())
 }

@@ -36,12 +36,14 @@ pub(super) enum First {
 const DIRECTORIES: [&str; 11] =
     ["bin", "proc", "sys", "dev", "etc", "tmp", "run", "root", "mnt", "var/lib", "var/tmp"];
 
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
     ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
     ("etc/shadow", "root:*:19000:0:99999:7:::\n"),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
     ("etc/hostname", "guest\n"),
+    // Tests put another one in its place.
+    ("etc/resolv.conf", "nameserver 127.0.0.1\n"),
 ];
 
 /// The archive.

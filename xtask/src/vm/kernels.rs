@@ -4,6 +4,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -129,7 +131,23 @@ pub(crate) fn fetch(workspace: &Workspace, steps: &Steps, kernel: Kernel) -> Res
         return Ok(there);
     }
     let root = workspace.target.join("vm/apt").join(kernel.suites()[0]);
-    let archive = Archive::open(steps, &root, kernel.suites())?;
+    again(steps, kernel.name(), || unpack_kernel(steps, &root, kernel, &dir))?;
+    Unpacked::at(&dir)
+}
+
+/// An archive that is being updated, or a mirror of many, fails now and then: what apt itself tries again is not all of it.
+fn again(steps: &Steps, what: &str, fetch: impl Fn() -> Result<()>) -> Result<()> {
+    const PAUSES_S: [u64; 3] = [5, 20, 60];
+    for pause in PAUSES_S {
+        let Err(e) = fetch() else { return Ok(()) };
+        steps.note(format_args!("{what} cannot be fetched ({e:#}); again in {pause} s"));
+        thread::sleep(Duration::from_secs(pause));
+    }
+    fetch()
+}
+
+fn unpack_kernel(steps: &Steps, root: &Path, kernel: Kernel, dir: &Path) -> Result<()> {
+    let archive = Archive::open(steps, root, kernel.suites())?;
     let image = archive
         .depends("linux-image-cloud-amd64")?
         .into_iter()
@@ -142,8 +160,7 @@ pub(crate) fn fetch(workspace: &Workspace, steps: &Steps, kernel: Kernel) -> Res
         .filter(|p| p.starts_with("linux-binary-") || p.starts_with("linux-modules-"))
         .collect();
     packages.push(image);
-    unpack(&archive, steps, &packages, &dir)?;
-    Unpacked::at(&dir)
+    unpack(&archive, steps, &packages, dir)
 }
 
 /// A static busybox, the guests' user space.
@@ -153,8 +170,11 @@ pub(crate) fn busybox(workspace: &Workspace, steps: &Steps) -> Result<PathBuf> {
     if let Some(there) = there() {
         return Ok(there);
     }
-    let archive = Archive::open(steps, &workspace.target.join("vm/apt/trixie"), Kernel::V6_12.suites())?;
-    unpack(&archive, steps, &["busybox-static".to_owned()], &dir)?;
+    let root = workspace.target.join("vm/apt/trixie");
+    again(steps, "busybox", || {
+        let archive = Archive::open(steps, &root, Kernel::V6_12.suites())?;
+        unpack(&archive, steps, &["busybox-static".to_owned()], &dir)
+    })?;
     there().context("the package busybox-static holds no busybox")
 }
 

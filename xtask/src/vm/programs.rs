@@ -13,9 +13,9 @@ use crate::workspace::Workspace;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Programs that the tests start.
-const BINS: [&str; 5] = ["toolwarden", "oracle", "forger", "flooder", "garbler"];
+const BINS: [&str; 6] = ["toolwarden", "oracle", "forger", "flooder", "garbler", "contained"];
 /// Files of the workspace that the tests read.
-const FILES: [&str; 1] = ["docs/schema/event.schema.json"];
+const FILES: [&str; 2] = ["docs/schema/event.schema.json", "docs/schema/doctor.schema.json"];
 
 /// Builds them; where each goes in the guest, and its bytes.
 pub(super) fn build(workspace: &Workspace) -> Result<Vec<(String, Vec<u8>)>> {

@@ -59,6 +59,7 @@ pub(super) fn image(workspace: &Workspace, steps: &Steps) -> Result<PathBuf> {
     std::os::unix::fs::symlink("../job.service", &wanted)
         .with_context(|| format!("cannot make {}", wanted.display()))?;
     fs::write(root.join("etc/hostname"), "guest\n")?;
+    fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.1\n")?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
     let fresh = dir.join("root.new");
     if fresh.exists() {
