@@ -312,5 +312,7 @@ pub(crate) fn describe(a: &Adopted) -> Existing {
         exe: link("exe"),
         argv,
         cwd: link("cwd").unwrap_or_default(),
+        held: false,
+        unwatched: false,
     }
 }

@@ -140,7 +140,7 @@ fn load_check(why: &str) -> Check {
 
 /// Loads, attaches, does the acts.
 fn try_hooks() -> Tried {
-    let loaded = Kernel::load(SETTLE_NS);
+    let loaded = Kernel::load(SETTLE_NS, None);
     let (mut kernel, mut ring, _counts) = match loaded {
         Ok(loaded) => loaded,
         Err(e) => {
