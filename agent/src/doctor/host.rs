@@ -8,7 +8,7 @@ use rustix::{
 };
 
 use super::report::{Check, Mark};
-use crate::kernel::probe;
+use crate::kernel::{pins, probe};
 
 /// A capability, what it is for, and whether nothing works without it.
 struct Wanted {
@@ -81,6 +81,24 @@ pub(super) fn checks(out: &mut Vec<Check>) {
     out.extend(CAPABILITIES.iter().map(capability));
     out.push(lockdown());
     out.push(unprivileged());
+    out.push(pinned());
+}
+
+/// What denies without an agent, or would go on when it has gone.
+fn pinned() -> Check {
+    let id = "pins";
+    let all: Vec<String> = pins::places()
+        .iter()
+        .flat_map(|at| pins::listed(at).into_iter().map(move |found| (at, found)))
+        .map(|(at, (layout, links, maps))| format!("{}/{layout}: {links} links, {maps} maps", at.display()))
+        .collect();
+    if all.is_empty() {
+        return Check::ok(
+            id,
+            "nothing is pinned: no server is held, or none is by an agent that pins below /sys/fs/bpf",
+        );
+    }
+    Check::ok(id, format!("what is denied goes on without an agent: {}", all.join("; ")))
 }
 
 /// What limits the memory of maps, where they count. `loaded`: all of them were made.

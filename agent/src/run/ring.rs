@@ -50,7 +50,7 @@ impl Agent {
 
     /// Trees that an agent before this one tracked go on, held as they were until it is known who they are.
     pub(super) fn take_over(&mut self) -> Result<()> {
-        for adopted in self.kernel.inherited(now_ns()) {
+        for adopted in self.kernel.inherited() {
             self.found(&adopted)?;
             self.hold_inherited(&adopted);
         }
@@ -67,7 +67,10 @@ impl Agent {
         existing.held = adopted.root && self.kernel.is_held(adopted.tree);
         existing.unwatched = self.kernel.is_unwatched(adopted);
         if existing.unwatched {
-            tracing::warn!(pid = existing.tgid, "it started while no agent ran: what it did since is not known");
+            tracing::warn!(
+                pid = existing.tgid,
+                "it started while no agent ran: what it did since is not known"
+            );
         }
         self.fact(&Fact::Existing(existing))
     }

@@ -3,6 +3,7 @@
 mod alone;
 mod bad_input;
 mod busy;
+mod chaos;
 mod contain;
 mod daemon;
 mod doctor;
@@ -12,6 +13,7 @@ mod forging;
 mod hooks;
 mod kept;
 mod lifecycle;
+mod outlive;
 mod pipelines;
 mod place;
 mod protocol;

@@ -28,7 +28,7 @@ const OBJ_PIN: libc::c_int = 6;
 #[derive(Debug)]
 pub(super) struct Dir {
     path: PathBuf,
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 fn is_bpf(path: &Path) -> bool {
@@ -62,9 +62,12 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = rustix::fs::open(path, flags, Mode::empty()).with_context(context)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { path: path.to_owned(), _lock: lock })),
+            Ok(()) => Ok(Some(Self { path: path.to_owned(), lock })),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                bail!("another agent uses {}: give this one a directory of its own (--pin-dir)", path.display())
+                bail!(
+                    "another agent uses {}: give this one a directory of its own (--pin-dir)",
+                    path.display()
+                )
             }
             Err(e) => Err(e).with_context(context),
         }
@@ -105,9 +108,9 @@ impl Dir {
         for layout in self.layouts() {
             remove_layout(&self.at(&layout))?;
         }
-        let Self { path, _lock } = self;
+        let Self { path, lock } = self;
         let device = |p: &Path| fs::metadata(p).map(|m| m.dev()).ok();
-        drop(_lock);
+        drop(lock);
         if path.parent().and_then(device) != device(&path) {
             unmount(&path, UnmountFlags::empty())
                 .with_context(|| format!("cannot unmount {}", path.display()))?;

@@ -1,6 +1,9 @@
 //! Trees that an agent before this one tracked: the maps know them, and what of them still lives goes on as it was held.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use abi::Proc;
 
@@ -9,18 +12,19 @@ use crate::running::{self, Adopted, Seen};
 
 /// Ns of a clock tick: `/proc` tells no more.
 const TICK: u64 = 10_000_000;
-/// A tree whose first process is not in the map yet is younger than this.
-const YOUNG_NS: u64 = 1_000_000_000;
+/// Within this time, a program that has made a tree has put the tree's first process into the map, too.
+const BIRTH: Duration = Duration::from_millis(10);
 
 impl Kernel {
     /// What is alive of the trees in adopted maps, parents first; what is not is taken out of them.
-    pub(crate) fn inherited(&mut self, now_ns: u64) -> Vec<Adopted> {
+    pub(crate) fn inherited(&mut self) -> Vec<Adopted> {
         if !self.pins.as_ref().is_some_and(|p| p.adopted) {
             return Vec::new();
         }
         // In this order: what is born meanwhile is in a later one, if it is in an earlier one.
         let channels: Vec<u64> = self.channels.keys().filter_map(Result::ok).collect();
         let trees: HashMap<u64, abi::Tree> = self.trees.iter().filter_map(Result::ok).collect();
+        std::thread::sleep(BIRTH);
         let procs = self.procs.iter().filter_map(Result::ok);
         let procs: Vec<(u32, Proc)> = procs.filter(|(_, p)| p.flags & abi::proc_flag::CLIENT == 0).collect();
         let seen: HashMap<u32, Seen> = running::scan().into_iter().map(|s| (s.pid, s)).collect();
@@ -43,16 +47,12 @@ impl Kernel {
                 at = trees.get(&at).map_or(0, |t| t.parent);
             }
         }
-        let gone = trees.keys().filter(|t| !kept.contains(*t) && now_ns.saturating_sub(**t) > YOUNG_NS);
-        for tree in gone.copied().collect::<Vec<_>>() {
+        let gone: Vec<u64> = trees.keys().filter(|t| !kept.contains(*t)).copied().collect();
+        for tree in gone {
             self.forget(tree);
         }
-        let used: HashSet<u64> = self
-            .trees
-            .iter()
-            .filter_map(Result::ok)
-            .flat_map(|(_, t)| [t.request, t.reply])
-            .collect();
+        let used: HashSet<u64> =
+            self.trees.iter().filter_map(Result::ok).flat_map(|(_, t)| [t.request, t.reply]).collect();
         for channel in channels.into_iter().filter(|c| !used.contains(c)) {
             self.forget_channel(channel);
         }

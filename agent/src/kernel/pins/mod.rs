@@ -56,6 +56,16 @@ pub(crate) fn default_dir(state_dir: &Path) -> PathBuf {
     format!("{DEFAULT}-{hash:016x}").into()
 }
 
+/// Directories that agents pin into unless told otherwise.
+pub(crate) fn places() -> Vec<PathBuf> {
+    let usual = Path::new(DEFAULT);
+    let (Some(above), Some(prefix)) = (usual.parent(), usual.file_name().and_then(|n| n.to_str())) else {
+        return Vec::new();
+    };
+    let names = dir::layouts(above).into_iter();
+    names.filter(|n| n.starts_with(prefix)).map(|n| above.join(n)).collect()
+}
+
 /// What is pinned.
 pub(crate) struct Pins {
     path: PathBuf,
@@ -104,7 +114,13 @@ impl Pins {
         let complete = shape::STATE.iter().all(|s| maps.join(s.name).exists());
         if complete {
             for shape in &shape::STATE {
-                let wrong = || format!("{} cannot be adopted: look who changed it, and remove {}", path.display(), at.display());
+                let wrong = || {
+                    format!(
+                        "{} cannot be adopted: look who changed it, and remove {}",
+                        path.display(),
+                        at.display()
+                    )
+                };
                 let map = MapData::from_pin(maps.join(shape.name)).with_context(wrong)?;
                 shape.check(&map).with_context(wrong)?;
             }
@@ -137,11 +153,14 @@ impl Pins {
     /// Keeps hold of the maps.
     pub(super) fn hold(&mut self, ebpf: &Ebpf) -> Result<()> {
         for shape in &shape::STATE {
-            let map = ebpf.map(shape.name).with_context(|| format!("the BPF object has no map {}", shape.name))?;
-            let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data)) = map else {
+            let map =
+                ebpf.map(shape.name).with_context(|| format!("the BPF object has no map {}", shape.name))?;
+            let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data)) = map
+            else {
                 anyhow::bail!("map {} is of another type", shape.name);
             };
-            let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned().context("too many descriptors")?;
+            let fd =
+                std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned().context("too many descriptors")?;
             let data = MapData::from_fd(fd)?;
             shape.check(&data)?;
             self.maps.push((shape.name, data));
@@ -319,7 +338,8 @@ impl Drop for Kernel {
     fn drop(&mut self) {
         // An agent that could not start, or ends by an error, leaves behind what trees are held by, and nothing else.
         let holds = self.policy.holds();
-        if !self.keep && !holds
+        if !self.keep
+            && !holds
             && let Err(e) = self.unpin()
         {
             tracing::warn!("{e:#}");

@@ -36,7 +36,12 @@ fn held(maps: &Path) -> Result<Vec<(u32, u64)>> {
     let policies: HashMap<_, u64, TreePolicy> = table(&maps.join("TREE_POLICY"))?;
     let procs: HashMap<_, u32, Proc> = table(&maps.join("PROCS"))?;
     let holds = |tree| policies.get(&tree, 0).is_ok_and(|h| h.policy != 0 || h.flags != 0);
-    Ok(procs.iter().filter_map(Result::ok).filter(|(_, p)| holds(p.tree)).map(|(pid, p)| (pid, p.start_ns)).collect())
+    Ok(procs
+        .iter()
+        .filter_map(Result::ok)
+        .filter(|(_, p)| holds(p.tree))
+        .map(|(pid, p)| (pid, p.start_ns))
+        .collect())
 }
 
 impl Older {
@@ -69,7 +74,8 @@ impl Kernel {
         }
         let waits = |(pid, start): &(u32, u64)| {
             let alive = running::start_of(*pid).is_some_and(|s| s / TICK == start / TICK);
-            let tree = self.procs.get(pid, 0).ok().filter(|p| p.start_ns / TICK == start / TICK).map(|p| p.tree);
+            let tree =
+                self.procs.get(pid, 0).ok().filter(|p| p.start_ns / TICK == start / TICK).map(|p| p.tree);
             alive && tree.is_none_or(|tree| !self.is_held(tree) && !self.policy.is_settled(tree))
         };
         let over = |o: &Older| !o.held.iter().any(waits);

@@ -3,8 +3,8 @@
 use abi::{
     Channel, Owner, Proc, Tree,
     policy::{
-        Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Question, QuestionKey, Rate, Rights, ScanKey,
-        Term, ToolKey, ToolValue, TreePolicy, names,
+        Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Question, QuestionKey, Rate, Rights,
+        ScanKey, Term, ToolKey, ToolValue, TreePolicy, names,
     },
     scan::{Scan, fnv},
 };

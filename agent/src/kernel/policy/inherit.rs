@@ -35,7 +35,8 @@ impl Maps {
         let known = self.tools.keys().filter_map(Result::ok).map(|k| number(k.policy));
         let known = known.chain(self.names.keys().filter_map(Result::ok).map(|k| number(k.policy)));
         let nets = [&self.connect, &self.listen];
-        let nets = nets.into_iter().flat_map(|m| m.keys().filter_map(Result::ok).map(|k| number(k.data().policy)));
+        let nets =
+            nets.into_iter().flat_map(|m| m.keys().filter_map(Result::ok).map(|k| number(k.data().policy)));
         let trees = self.trees.iter().filter_map(Result::ok).map(|(_, held)| held.policy);
         self.inherited.numbers = known.chain(nets).chain(trees).filter(|n| *n != 0).collect();
         self.next = self.inherited.numbers.last().map_or(1, |last| last.saturating_add(1));
@@ -73,12 +74,15 @@ impl Maps {
         if gone.is_empty() {
             return;
         }
-        let tools: Vec<ToolKey> = self.tools.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
+        let tools: Vec<ToolKey> =
+            self.tools.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
         tools.iter().for_each(|key| drop(self.tools.remove(key)));
-        let names: Vec<NameKey> = self.names.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
+        let names: Vec<NameKey> =
+            self.names.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
         names.iter().for_each(|key| drop(self.names.remove(key)));
         for map in [&mut self.connect, &mut self.listen] {
-            let keys: Vec<_> = map.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.data().policy)).collect();
+            let keys: Vec<_> =
+                map.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.data().policy)).collect();
             keys.iter().for_each(|key| drop(map.remove(key)));
         }
         self.inherited.numbers.retain(|n| !gone.contains(&u64::from(*n)));
