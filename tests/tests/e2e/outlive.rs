@@ -197,7 +197,8 @@ fn holds(client: &mut Client, site: &Site, when: &str) -> Result<()> {
         let said = call(client, tool, act)?;
         ensure!(said == wanted, "{when}: {tool} {act}: {said}");
     }
-    for (tool, address, wanted) in [("net", ALLOWED, "[0]"), ("other", ALLOWED, "[256]"), ("net", OTHER, "[256]")]
+    for (tool, address, wanted) in
+        [("net", ALLOWED, "[0]"), ("other", ALLOWED, "[256]"), ("net", OTHER, "[256]")]
     {
         let said = child(client, site, tool, address)?;
         ensure!(said == wanted, "{when}: a child of {tool} to {address}: {said}");

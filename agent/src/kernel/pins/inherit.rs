@@ -28,11 +28,15 @@ impl Kernel {
         let procs = self.procs.iter().filter_map(Result::ok);
         let procs: Vec<(u32, Proc)> = procs.filter(|(_, p)| p.flags & abi::proc_flag::CLIENT == 0).collect();
         let seen: HashMap<u32, Seen> = running::scan().into_iter().map(|s| (s.pid, s)).collect();
-        let lives = |pid: &u32, p: &Proc| seen.get(pid).filter(|s| s.start_ns / TICK == p.start_ns / TICK);
+        let lives = |pid: &u32, p: &Proc| {
+            let same = seen.get(pid).filter(|s| s.start_ns / TICK == p.start_ns / TICK).copied();
+            // Its first thread has ended, others go on: it stays where it is.
+            same.or_else(|| running::has_threads(*pid).then(|| Seen { pid: *pid, ..Seen::default() }))
+        };
         let mut alive: Vec<(Seen, Proc)> = Vec::new();
         for (pid, p) in &procs {
             match lives(pid, p) {
-                Some(s) => alive.push((*s, *p)),
+                Some(s) => alive.push((s, *p)),
                 None if self.procs.get(pid, 0).is_ok_and(|now| now == *p) => {
                     let _gone = self.procs.remove(pid);
                 }

@@ -25,12 +25,13 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries: u32) -> Shape {
     Shape { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries }
 }
 
-/// All of them. Counts, the ring, and how channels are captured belong to one agent.
-pub(super) const STATE: [Shape; 20] = [
+/// All of them. Counts, and the ring, belong to one agent. How channels are captured does not: calls are followed in what is captured.
+pub(super) const STATE: [Shape; 21] = [
     shape::<u32, Proc>("PROCS", MapType::Hash, 16384),
     shape::<u32, [u8; 64]>("FILTER", MapType::Array, 65536),
     shape::<u64, Tree>("TREES", MapType::Hash, 4096),
     shape::<u64, Channel>("CHANNELS", MapType::Hash, 8192),
+    shape::<u64, u64>("MODES", MapType::Hash, 8192),
     shape::<u64, Owner>("OWNERS", MapType::Hash, 16384),
     shape::<u32, Owner>("LISTENERS", MapType::Hash, 1024),
     shape::<u64, TreePolicy>("TREE_POLICY", MapType::Hash, 4096),
