@@ -75,23 +75,25 @@ const CAPABILITIES: [Wanted; 7] = [
 ];
 
 /// All checks of this part.
-pub(super) fn checks(out: &mut Vec<Check>) {
+pub(super) fn checks(pin_dir: Option<&Path>, out: &mut Vec<Check>) {
     out.push(btf());
     out.push(bpf());
     out.extend(CAPABILITIES.iter().map(capability));
     out.push(lockdown());
     out.push(unprivileged());
-    out.push(pinned());
+    out.push(pinned(pin_dir));
 }
 
 /// What denies without an agent, or would go on when it has gone.
-fn pinned() -> Check {
+fn pinned(more: Option<&Path>) -> Check {
     let id = "pins";
-    let all: Vec<String> = pins::places()
-        .iter()
-        .flat_map(|at| pins::listed(at).into_iter().map(move |found| (at, found)))
-        .map(|(at, (layout, links, maps))| format!("{}/{layout}: {links} links, {maps} maps", at.display()))
-        .collect();
+    let places = pins::places().into_iter().chain(more.map(Path::to_owned));
+    let mut all = Vec::new();
+    for at in places {
+        for (layout, links, maps) in pins::listed(&at) {
+            all.push(format!("{}/{layout}: {links} links, {maps} maps", at.display()));
+        }
+    }
     if all.is_empty() {
         return Check::ok(
             id,

@@ -27,7 +27,10 @@ use engine::{
 };
 use serde_json::{Value, json};
 
-use super::place::{Place, SECOND, soon};
+use super::{
+    doctor::detach,
+    place::{Place, SECOND, said, soon},
+};
 
 /// Permitted to the tool `net`.
 pub(crate) const ALLOWED: &str = "127.73.0.1";
@@ -295,6 +298,12 @@ fn a_stop_may_leave_behind_what_is_denied() -> Result<()> {
     let map = site.map()?;
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.errors());
     holds(&mut client, &site, "after a stop")?;
+    let dir = agent::pins(site.place.path()).display().to_string();
+    let mut doctor = Command::new(site.place.program());
+    doctor.args(["doctor", "--format", "json", "--pin-dir", &dir]);
+    let told = said(doctor)?;
+    let told: Value = serde_json::from_str(&told.out).with_context(|| told.err)?;
+    ensure!(told.to_string().contains(": 14 links, 21 maps"), "{told:#}");
     let mut agent = site.start(&[])?;
     holds(&mut client, &site, "with the next agent")?;
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.errors());
@@ -341,6 +350,35 @@ fn found(agent: &Agent, pid: u32) -> Result<ServerLine> {
         Line::Server(line) => Ok(line),
         other => anyhow::bail!("{other:?}"),
     }
+}
+
+/// The pinned link of a program.
+fn link(site: &Site, program: &str) -> Result<u32> {
+    let layouts = site.layouts();
+    let terms = fs::read_dir(layouts.first().context("nothing is pinned")?.join("links"))?;
+    let links = terms.flatten().flat_map(|term| fs::read_dir(term.path()).into_iter().flatten().flatten());
+    let names = links.filter_map(|l| l.file_name().into_string().ok());
+    let mut ids = names.filter_map(|n| n.strip_prefix(&format!("{program}-"))?.parse().ok());
+    ids.next().with_context(|| format!("no link of {program} is pinned"))
+}
+
+#[test]
+fn a_link_that_others_took_away_is_pinned_again() -> Result<()> {
+    let site = Site::new()?;
+    let mut agent = site.start(&[])?;
+    let mut client = server()?;
+    let old = link(&site, "connect4")?;
+    detach(old)?;
+    // Links are looked at every five seconds.
+    thread::sleep(5 * SECOND);
+    let new = soon("it is pinned again", || Ok(link(&site, "connect4").ok().filter(|id| *id != old)))?;
+    ensure!(new > old);
+    agent.stop(libc::SIGKILL)?;
+    holds(&mut client, &site, "without an agent")?;
+    let mut agent = site.start(&[])?;
+    let map = site.map()?;
+    agent.stop(libc::SIGTERM)?;
+    gone(&site, map)
 }
 
 #[test]

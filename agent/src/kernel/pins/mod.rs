@@ -180,7 +180,12 @@ impl Pins {
             Some(dir) => dir,
             None => Dir::make(&self.path)?,
         };
-        let maps = self.dir.insert(dir).at(&self.layout).join(MAPS);
+        let layout = self.dir.insert(dir).at(&self.layout);
+        if layout.exists() {
+            // An attempt that failed half-way.
+            dir::remove_layout(&layout)?;
+        }
+        let maps = layout.join(MAPS);
         dir::make_dir(&maps)?;
         for (name, map) in &self.maps {
             dir::pin(std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(map.fd())), &maps.join(name))?;
