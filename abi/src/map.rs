@@ -175,8 +175,8 @@ pub struct Settings {
     pub settle_ns: u64,
     /// The agent's own process: never tracked.
     pub agent: u32,
-    /// Keeps alignment.
-    pub _pad: u32,
+    /// Only the programs of the term that `TERM` names follow channels: see [`crate::policy::Term`].
+    pub term: u32,
 }
 
 #[cfg(feature = "user")]

@@ -309,6 +309,18 @@ pub struct Rate {
     pub dropped: u64,
 }
 
+/// Which agent's programs are at work, and when it last said that it lives. Programs that are pinned outlive their agent; the next
+/// one attaches its own beside them, writes its term, and only then takes the old ones away. What must not be done twice for
+/// one event (to count the bytes of a channel, to open a call) is done by the programs of this term only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Term {
+    /// As in [`crate::Settings`].
+    pub term: u64,
+    /// Ns since boot.
+    pub seen_ns: u64,
+}
+
 /// Hashes of DNS names. Keyed, because those who ask choose the name: with a known hash they could find one that collides with a
 /// name that they may ask for, and carry data in it.
 ///
@@ -409,6 +421,7 @@ mod pod {
         BoundKey,
         Bound,
         Rate,
+        Term,
         ScanKey,
         names::Key,
         crate::scan::Scan,

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     commands::{self, args, respond},
     control, doctor, guard,
+    kernel::pins,
 };
 
 /// Watches what each MCP tool really does on this host.
@@ -211,6 +212,13 @@ pub(crate) struct Run {
     /// Lock of the one agent of a host; another one gives another agent leave to run beside it
     #[arg(long, value_name = "PATH", default_value = guard::PATH)]
     pub(crate) guard: PathBuf,
+    /// What is denied goes on when the agent has gone, by programs and maps that are pinned into this directory: root's, mode 0700, of a bpf
+    /// file system, which is mounted there if there is none; by default below /sys/fs/bpf, a directory for each state directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pin_dir: Option<PathBuf>,
+    /// What is denied, cut, frozen or slowed down stays so when the agent stops; otherwise only a kill leaves that behind
+    #[arg(long)]
+    pub(crate) keep_enforcing: bool,
     /// What to do when the host cannot do what is asked for: a hook that is needed is silent, or what a mode
     /// would deny cannot be denied
     #[arg(long, value_enum, default_value = "refuse", value_name = "WHAT")]
@@ -234,6 +242,16 @@ pub(crate) struct Watchdog {
     /// That of the agent
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: PathBuf,
+    /// That of the agent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pin_dir: PathBuf,
+}
+
+impl Run {
+    /// Where what outlives the agent is pinned.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.pin_dir.clone().unwrap_or_else(|| pins::default_dir(&self.state_dir))
+    }
 }
 
 fn budget(text: &str) -> Result<f64, String> {

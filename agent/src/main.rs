@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         cli::Command::Replay(options) => replay::replay(&options).map(|()| Exit::Ok),
         cli::Command::Rules(command) => commands::rules::rules(&command),
         cli::Command::Watchdog(options) => {
-            contain::watchdog::run(&options.state_dir);
+            contain::watchdog::run(&options.state_dir, &options.pin_dir);
             Ok(Exit::Ok)
         }
         asked => return commands::run(asked),

@@ -114,6 +114,11 @@ pub(crate) fn start_of(pid: u32) -> Option<u64> {
     stat(&PathBuf::from(format!("/proc/{pid}"))).map(|(_, start)| start)
 }
 
+/// Whether a process has threads beside its first one, which may have ended.
+pub(crate) fn has_threads(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
+}
+
 /// All processes.
 pub(crate) fn scan() -> Vec<Seen> {
     let mut sockets = Sockets::default();
@@ -312,5 +317,7 @@ pub(crate) fn describe(a: &Adopted) -> Existing {
         exe: link("exe"),
         argv,
         cwd: link("cwd").unwrap_or_default(),
+        held: false,
+        unwatched: false,
     }
 }

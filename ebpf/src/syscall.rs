@@ -10,7 +10,7 @@ use aya_ebpf::{
 use crate::{
     kernel::read,
     record::{Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, header, new_id, scratch, submit},
-    track::{current_tgid, epoch, find, is_client, maybe, now},
+    track::{current_tgid, epoch, find, in_office, is_client, maybe, now},
 };
 
 #[unsafe(no_mangle)]
@@ -25,7 +25,7 @@ const TS_COMPAT: u32 = 2;
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
     let tgid = current_tgid();
-    if !maybe(tgid) {
+    if !maybe(tgid) || !in_office() {
         return 0;
     }
     let args = ctx.as_ptr().cast::<u64>();

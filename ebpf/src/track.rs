@@ -11,6 +11,7 @@ use aya_ebpf::{
 use crate::{
     kernel::read,
     maps::{FILTER, PROCS, TREES},
+    policy::maps::TERM,
     record::count,
 };
 
@@ -42,6 +43,14 @@ pub fn maybe(tgid: u32) -> bool {
         return false;
     };
     bytes[(tgid & 63) as usize] != 0
+}
+
+/// Whether these are the programs that follow channels now: those of an agent before this one may still be attached.
+#[inline(always)]
+pub fn in_office() -> bool {
+    // SAFETY: a static of plain integers, written before load.
+    let own = unsafe { core::ptr::read_volatile(&raw const crate::kernel::SETTINGS.term) };
+    TERM.get(0).is_some_and(|t| t.term == u64::from(own))
 }
 
 #[inline(always)]

@@ -138,6 +138,12 @@ pub struct Existing {
     pub argv: Vec<String>,
     /// Working directory.
     pub cwd: String,
+    /// It is held to a policy, by an agent before this one: only what it ends by lets it go. On the root only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// It began after an agent before this one had gone. On the root only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwatched: bool,
 }
 
 /// Who a server is, as far as the system tells. Names are claims, the digest is not.

@@ -283,6 +283,10 @@ pub struct Startup {
     /// It ran already when it was found: requests may have been in flight that nobody saw.
     #[serde(default)]
     pub pre_existing: bool,
+    /// `started-unwatched`: it began after an agent that held servers had gone, and before this one came. What it did until it was found
+    /// was neither seen nor denied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwatched: bool,
 }
 
 /// State of a server's channel.

@@ -49,6 +49,10 @@ pub(crate) struct Tree {
     pub(crate) gap_ns: u64,
     /// It ran already when it was found.
     pub(crate) pre_existing: bool,
+    /// An agent before this one held it to a policy: it is never dismissed, or it would be let go.
+    pub(crate) kept: bool,
+    /// It began while no agent ran.
+    pub(crate) unwatched: bool,
     /// Processes alive.
     pub(crate) alive: u32,
     /// When the last of them ended, and whether the kernel's counts up to then are in.
@@ -107,6 +111,7 @@ impl Tree {
                 partial: self.gap_ns > 0,
                 gap_ms: self.gap_ns as f64 / 1e6,
                 pre_existing: self.pre_existing,
+                unwatched: self.unwatched,
             },
             channel: server.channel,
         })

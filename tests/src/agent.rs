@@ -61,6 +61,23 @@ pub fn executable() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Where an agent with its state in `dir` pins what outlives it.
+#[must_use]
+pub fn pins(dir: &Path) -> PathBuf {
+    dir.join("pins")
+}
+
+/// Ends what agents that were killed have left there.
+pub fn unpin(dir: &Path) {
+    let at = pins(dir);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if mounts.lines().any(|l| l.split(' ').nth(1).is_some_and(|m| Path::new(m) == at))
+        && let Err(e) = Command::new("umount").arg("-l").arg(&at).status()
+    {
+        eprintln!("{} stays mounted: {e}", at.display());
+    }
+}
+
 /// How long after a reply effects may still belong to the call.
 #[must_use]
 pub fn settling() -> Duration {
@@ -106,7 +123,8 @@ impl Agent {
         let mut command = Command::new(executable()?);
         command.args(["run", "--no-control", "--print", "json", "--state-dir"]).arg(state.path());
         // Others may run an agent beside this one.
-        command.arg("--guard").arg(state.path().join("agent.lock")).args(more);
+        command.arg("--guard").arg(state.path().join("agent.lock"));
+        command.arg("--pin-dir").arg(pins(state.path())).args(more);
         Self::launch(command, Some(state), keep)
     }
 
@@ -135,6 +153,8 @@ impl Agent {
             .arg(dir.join("state"))
             .arg("--guard")
             .arg(dir.join("agent.lock"))
+            .arg("--pin-dir")
+            .arg(pins(dir))
             .args(more);
         let agent = Self::launch(command, None, keep)?;
         agent.warm()?;
@@ -366,6 +386,9 @@ impl Drop for Agent {
         if self.stop(libc::SIGINT).is_err() {
             drop(self.child.kill());
             drop(self.child.wait());
+        }
+        if let Some(state) = &self._state {
+            unpin(state.path());
         }
         // For whoever looks into a failure: what the agent printed.
         if let Some(file) = std::env::var_os("E2E_KEEP") {

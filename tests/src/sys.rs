@@ -1,6 +1,7 @@
 //! System calls, each in a safe coat. Nothing here opens, resolves or starts anything on its own.
 
 mod net;
+mod objects;
 mod process;
 mod programs;
 mod socket;
@@ -13,6 +14,7 @@ use std::{
 
 pub(crate) use net::address;
 pub use net::{fast_open, pass_fd, raw_icmp, receive_fd, replace_file, tcp};
+pub use objects::{pinned_map, programs_with};
 pub use process::{drop_capability, exec_fd, fork, kill, sleep_us, spawn, wait};
 pub use programs::{BpfProgram, bpf_program};
 pub use socket::{
@@ -234,7 +236,7 @@ pub fn mount(source: &str, target: &str, kind: Option<&str>, flags: u64) -> io::
 /// errno.
 pub fn bpf(command: c_int, attr: &mut [u64; 16]) -> io::Result<c_long> {
     // SAFETY: the kernel reads and writes at most the given size of a live array; the commands
-    // used here hold no pointers, but for one (OBJ_GET_INFO_BY_FD) to a live array of the length beside it.
+    // used here hold no pointers, but for OBJ_GET_INFO_BY_FD's to a live array of the length beside it, and OBJ_GET's to a path.
     check(unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) })
 }
 

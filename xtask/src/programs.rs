@@ -34,10 +34,20 @@ pub(crate) fn record_corpus(workspace: &Workspace, args: &[String]) -> Result<()
     start(workspace, "corpus", args)
 }
 
-/// Sessions of the corpus's servers for so long, with nothing recorded.
+/// Kills of an agent that holds servers, then sessions of the corpus's servers for so long, with nothing recorded.
 pub(crate) fn soak(workspace: &Workspace, minutes: u64) -> Result<()> {
     require_root("the soak")?;
     setup::run(workspace, &setup::E2E)?;
+    build(workspace)?;
+    let mut kills = workspace.cargo();
+    kills.env("E2E_KILLS", "50").args([
+        "test",
+        "--package=agent",
+        "--package=e2e",
+        "--release",
+        "--test=e2e",
+    ]);
+    check(kills.args(["--", "--test-threads=1", "--nocapture", "chaos::"]))?;
     start(workspace, "corpus", &["--soak".into(), minutes.to_string()])
 }
 

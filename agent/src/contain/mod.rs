@@ -78,6 +78,8 @@ pub(crate) fn is_disarmed(state_dir: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct Contain {
     state_dir: PathBuf,
+    /// Where the agent's maps are pinned: the watchdog ends cuts there.
+    pin_dir: PathBuf,
     records: Records,
     layout: Layout,
     scopes: scope::Scopes,
@@ -101,6 +103,7 @@ impl Contain {
     pub(crate) fn new(state_dir: &Path, layout: Layout) -> Self {
         Self {
             state_dir: state_dir.to_owned(),
+            pin_dir: PathBuf::new(),
             records: Records::of_state(state_dir),
             scopes: scope::Scopes::of_host(&layout),
             layout,
@@ -110,6 +113,11 @@ impl Contain {
             unwatched: false,
             disarmed: false,
         }
+    }
+
+    /// The same, with maps that outlive the agent.
+    pub(crate) fn pinned(self, pin_dir: &Path) -> Self {
+        Self { pin_dir: pin_dir.to_owned(), ..self }
     }
 
     /// Carries an order out. Never fails: what goes wrong is in the outcome.
@@ -207,6 +215,7 @@ impl Contain {
         }
         let mut record = self.record(order.tree, &order.server, &keys);
         record.cut = true;
+        record.cut_until_ns = until_ns(order.for_ns);
         if let Err(e) = self.records.put(&record) {
             tracing::error!("a record of containment cannot be written: {e}");
         }
@@ -319,6 +328,8 @@ impl Contain {
             .arg("watchdog")
             .arg("--state-dir")
             .arg(&self.state_dir)
+            .arg("--pin-dir")
+            .arg(&self.pin_dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

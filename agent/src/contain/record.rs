@@ -60,8 +60,11 @@ pub(crate) struct Record {
     pub(crate) places: BTreeMap<u32, Place>,
     pub(crate) freeze: Option<Force>,
     pub(crate) throttle: Option<Force>,
-    /// The network was cut: the kernel's maps hold that, and only the agent can undo it.
+    /// The network was cut: the kernel's maps hold that.
     pub(crate) cut: bool,
+    /// That ends at this time, ns since boot; 0: it does not.
+    #[serde(default)]
+    pub(crate) cut_until_ns: u64,
 }
 
 impl Record {
@@ -83,13 +86,21 @@ impl Record {
         if over(&self.throttle) {
             due.push(Action::Throttle);
         }
+        if self.cut_ends().is_some_and(|at| at <= now_ns) {
+            due.push(Action::CutNetwork);
+        }
         due
+    }
+
+    fn cut_ends(&self) -> Option<u64> {
+        Some(self.cut_until_ns).filter(|at| self.cut && *at > 0)
     }
 
     /// When something of it is over next.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let all = [&self.freeze, &self.throttle];
-        all.into_iter().flatten().map(|f| f.until_ns).filter(|t| *t > 0).min()
+        let forces = all.into_iter().flatten().map(|f| f.until_ns).filter(|t| *t > 0);
+        forces.chain(self.cut_ends()).min()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -227,6 +238,10 @@ mod tests {
         assert_eq!((r.due(9), r.next_ns()), (vec![], Some(10)));
         assert_eq!(r.due(10), [Action::Freeze]);
         assert_eq!(r.due(20), [Action::Freeze, Action::Throttle]);
+        let r = Record { cut: true, cut_until_ns: 30, ..Record::default() };
+        assert_eq!((r.due(29), r.due(30), r.next_ns()), (vec![], vec![Action::CutNetwork], Some(30)));
+        let r = Record { cut: true, ..Record::default() };
+        assert_eq!((r.due(u64::MAX), r.next_ns()), (vec![], None));
         let r = Record { freeze: force(0), ..Record::default() };
         assert_eq!((r.due(u64::MAX), r.next_ns(), r.is_idle()), (vec![], None, false));
     }

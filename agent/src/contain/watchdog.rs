@@ -1,6 +1,6 @@
-//! A small process beside the agent: it ends freezes and throttles whose time is up, when the agent does not,
+//! A small process beside the agent: it ends freezes, throttles and cuts whose time is up, when the agent does not,
 //! because it was killed or hangs. It also runs duty cycles, which must not stop in their frozen half. It
-//! reads the records and nothing else, and ends when there is none.
+//! reads the records, changes nothing of the kernel's maps but who is cut off, and ends when there is no record.
 
 use std::{
     path::Path,
@@ -18,6 +18,7 @@ use super::{
     record::{Record, Records},
     release::{release, tidy},
 };
+use crate::kernel::pins;
 
 /// The agent has this long to end what is over: it tells people.
 const GRACE_NS: u64 = 1_000_000_000;
@@ -29,21 +30,47 @@ const LOCK: Duration = Duration::from_secs(2);
 const CYCLE: Duration = Duration::from_millis(100);
 
 /// Watches until nothing is left.
-pub(crate) fn run(state_dir: &Path) {
+pub(crate) fn run(state_dir: &Path, pin_dir: &Path) {
     // The agent's terminal and signals are not ours.
     let _leader = rustix::process::setsid();
-    run_with(state_dir, &Layout::of_host());
+    let agent = rustix::process::getppid();
+    watch(state_dir, &Layout::of_host(), &Cuts { pin_dir, agent });
+}
+
+/// Where cuts are ended.
+struct Cuts<'a> {
+    pin_dir: &'a Path,
+    agent: Option<rustix::process::Pid>,
+}
+
+impl Cuts<'_> {
+    /// True: it is over. What is not pinned has ended with the agent.
+    fn end(&self, record: &Record) -> bool {
+        match pins::uncut(self.pin_dir, record.tree) {
+            Ok(true) => true,
+            Ok(false) => rustix::process::getppid() != self.agent,
+            Err(e) => {
+                tracing::error!("{} is still cut off: {e:#}", record.server);
+                false
+            }
+        }
+    }
 }
 
 /// The same, on a host like this.
+#[cfg(test)]
 pub(super) fn run_with(state_dir: &Path, layout: &Layout) {
+    watch(state_dir, layout, &Cuts { pin_dir: Path::new(""), agent: None });
+}
+
+fn watch(state_dir: &Path, layout: &Layout, cuts: &Cuts<'_>) {
     let records = Records::of_state(state_dir);
     let Some(_only) = records.watch() else { return };
     let mut looked: Option<Instant> = None;
     let mut all = Vec::new();
     loop {
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
-            look(state_dir, &records, layout);
+            look(state_dir, &records, layout, cuts);
             all = records.all();
             looked = Some(Instant::now());
         }
@@ -67,7 +94,7 @@ fn pause(all: &[Record]) -> Duration {
     LOOK.min(Duration::from_nanos(left)).max(Duration::from_millis(10))
 }
 
-fn look(state_dir: &Path, records: &Records, layout: &Layout) {
+fn look(state_dir: &Path, records: &Records, layout: &Layout, cuts: &Cuts<'_>) {
     let disarmed = is_disarmed(state_dir);
     let now = boot_ns().saturating_sub(GRACE_NS);
     for seen in records.all() {
@@ -78,10 +105,20 @@ fn look(state_dir: &Path, records: &Records, layout: &Layout) {
         // The agent may have been faster.
         let Some(mut record) = records.get(seen.tree) else { continue };
         let (actions, why) = match disarmed {
-            true => (vec![Action::Freeze, Action::Throttle], "responses are disarmed"),
+            true => (vec![Action::Freeze, Action::Throttle, Action::CutNetwork], "responses are disarmed"),
             false => (record.due(now), "its time is up"),
         };
         for action in actions {
+            if action == Action::CutNetwork {
+                if record.cut && cuts.end(&record) {
+                    record.cut = false;
+                    say(&record, action, why, &[]);
+                    if let Err(e) = records.put(&record) {
+                        tracing::error!("a record of containment cannot be written: {e}");
+                    }
+                }
+                continue;
+            }
             let done = release(layout, records, &mut record, Some(action));
             if done.any {
                 say(&record, action, why, &done.problems);

@@ -8,7 +8,7 @@ use rustix::{
 };
 
 use super::report::{Check, Mark};
-use crate::kernel::probe;
+use crate::kernel::{pins, probe};
 
 /// A capability, what it is for, and whether nothing works without it.
 struct Wanted {
@@ -75,12 +75,32 @@ const CAPABILITIES: [Wanted; 7] = [
 ];
 
 /// All checks of this part.
-pub(super) fn checks(out: &mut Vec<Check>) {
+pub(super) fn checks(pin_dir: Option<&Path>, out: &mut Vec<Check>) {
     out.push(btf());
     out.push(bpf());
     out.extend(CAPABILITIES.iter().map(capability));
     out.push(lockdown());
     out.push(unprivileged());
+    out.push(pinned(pin_dir));
+}
+
+/// What denies without an agent, or would go on when it has gone.
+fn pinned(more: Option<&Path>) -> Check {
+    let id = "pins";
+    let places = pins::places().into_iter().chain(more.map(Path::to_owned));
+    let mut all = Vec::new();
+    for at in places {
+        for (layout, links, maps) in pins::listed(&at) {
+            all.push(format!("{}/{layout}: {links} links, {maps} maps", at.display()));
+        }
+    }
+    if all.is_empty() {
+        return Check::ok(
+            id,
+            "nothing is pinned: no server is held, or none is by an agent that pins below /sys/fs/bpf",
+        );
+    }
+    Check::ok(id, format!("what is denied goes on without an agent: {}", all.join("; ")))
 }
 
 /// What limits the memory of maps, where they count. `loaded`: all of them were made.

@@ -60,6 +60,9 @@ pub(crate) struct Options {
     /// The agent's lock
     #[arg(long, value_name = "PATH", default_value = guard::PATH)]
     pub(crate) guard: PathBuf,
+    /// Where the agent pins what outlives it, if not below /sys/fs/bpf
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pin_dir: Option<PathBuf>,
 }
 
 /// Examines, prints, and tells in the exit code how it is.
@@ -92,7 +95,7 @@ struct Tried {
 fn examine(options: &Options) -> Report {
     let clock = place::realtime_minus_boot();
     let mut checks = Vec::new();
-    host::checks(&mut checks);
+    host::checks(options.pin_dir.as_deref(), &mut checks);
     let tried = try_hooks();
     if let Some(why) = &tried.failed {
         checks.push(load_check(why));
@@ -140,7 +143,7 @@ fn load_check(why: &str) -> Check {
 
 /// Loads, attaches, does the acts.
 fn try_hooks() -> Tried {
-    let loaded = Kernel::load(SETTLE_NS);
+    let loaded = Kernel::load(SETTLE_NS, None);
     let (mut kernel, mut ring, _counts) = match loaded {
         Ok(loaded) => loaded,
         Err(e) => {

@@ -83,6 +83,13 @@ const SOCKET: [&str; 2] = ["sock_create", "sock_release"];
 const PACKET: [(&str, CgroupSkbAttachType); 2] =
     [("egress", CgroupSkbAttachType::Egress), ("ingress", CgroupSkbAttachType::Ingress)];
 
+/// Programs that go on without the agent while something is denied, if they are attached.
+pub(super) fn outliving() -> impl Iterator<Item = &'static str> {
+    let packet = PACKET.iter().map(|(name, _)| *name);
+    let lifecycle = LIFECYCLE.iter().map(|p| p.program);
+    SOCKET_ADDRESS.into_iter().chain(SOCKET).chain(packet).chain(lifecycle).chain(["sys_exit"])
+}
+
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))
 }

@@ -5,7 +5,7 @@
 //! to. It is read from `/proc/self/fdinfo`, where the kernel writes what `BPF_OBJ_GET_INFO_BY_FD` tells: that
 //! finds our links whoever made or pinned them, and needs no capability.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, RawFd};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -20,9 +20,11 @@ use super::{Kernel, hooks};
 pub(crate) struct Link {
     pub(crate) id: u32,
     /// Id of its program.
-    program: u32,
+    pub(super) program: u32,
     /// What it was attached to is still there.
-    attached: bool,
+    pub(super) attached: bool,
+    /// Our descriptor of it.
+    pub(super) fd: RawFd,
 }
 
 /// Whether a program is attached.
@@ -37,7 +39,7 @@ pub(crate) enum Linked {
 }
 
 /// What an fdinfo says, if it is that of a link.
-fn parse(fdinfo: &str) -> Option<Link> {
+fn parse(fd: RawFd, fdinfo: &str) -> Option<Link> {
     let field = |name: &str| {
         let mut fields = fdinfo.lines().filter_map(|line| line.split_once(':'));
         fields.find(|(known, _)| *known == name).map(|(_, value)| value.trim())
@@ -48,11 +50,12 @@ fn parse(fdinfo: &str) -> Option<Link> {
         program: field("prog_id")?.parse().ok()?,
         // Links of other kinds cannot be detached while somebody holds them.
         attached: field("cgroup_id") != Some("0"),
+        fd,
     })
 }
 
 /// All links of this process.
-fn own() -> Result<Vec<Link>> {
+pub(super) fn own() -> Result<Vec<Link>> {
     let cannot = "cannot list our own descriptors";
     let mut links = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd").context(cannot)? {
@@ -60,10 +63,10 @@ fn own() -> Result<Vec<Link>> {
         // The descriptor of the listing itself is gone by now.
         let Ok(target) = std::fs::read_link(entry.path()) else { continue };
         if target.to_string_lossy().starts_with("anon_inode:bpf")
-            && let Some(name) = entry.file_name().to_str()
-            && let Ok(text) = std::fs::read_to_string(format!("/proc/self/fdinfo/{name}"))
+            && let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            && let Ok(text) = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))
         {
-            links.extend(parse(&text));
+            links.extend(parse(fd, &text));
         }
     }
     Ok(links)
@@ -88,6 +91,12 @@ impl Kernel {
 
     /// Attaches a program again that was detached by others.
     pub(crate) fn attach_again(&mut self, name: &str) -> Result<()> {
+        self.attach_anew(name)?;
+        self.sync_pins();
+        Ok(())
+    }
+
+    fn attach_anew(&mut self, name: &str) -> Result<()> {
         if hooks::SYSCALLS.iter().any(|p| p.program == name) {
             self.detach_syscalls()?;
             return self.attach_syscalls();
@@ -146,10 +155,10 @@ mod tests {
                  a2f0\nprog_id:\t77\ncgroup_id:\t{cgroup}\nattach_type:\t10\n"
             )
         };
-        assert_eq!(parse(&text("1")), Some(Link { id: 41, program: 77, attached: true }));
-        assert_eq!(parse(&text("0")), Some(Link { id: 41, program: 77, attached: false }));
+        assert_eq!(parse(7, &text("1")), Some(Link { id: 41, program: 77, attached: true, fd: 7 }));
+        assert_eq!(parse(7, &text("0")), Some(Link { id: 41, program: 77, attached: false, fd: 7 }));
         let raw = "link_type:\traw_tracepoint\nlink_id:\t5\nprog_tag:\tff\nprog_id:\t6\ntp_name:\tsys_exit\n";
-        assert_eq!(parse(raw), Some(Link { id: 5, program: 6, attached: true }));
-        assert_eq!(parse("pos:\t0\nprog_type:\t3\nprog_id:\t6\n"), None);
+        assert_eq!(parse(7, raw), Some(Link { id: 5, program: 6, attached: true, fd: 7 }));
+        assert_eq!(parse(7, "pos:\t0\nprog_type:\t3\nprog_id:\t6\n"), None);
     }
 }

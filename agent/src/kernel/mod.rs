@@ -4,6 +4,7 @@
 //! - [`btf`]: member offsets
 //! - [`hooks`]: which programs there are and how each is attached
 //! - [`policy`]: what trees are held to
+//! - [`pins`]: what outlives the agent
 //! - [`links`]: what is attached now
 //! - [`probe`]: what bpf() permits
 //! - [`counts`]: draining the aggregation maps and the loss counters
@@ -13,10 +14,11 @@ pub(crate) mod btf;
 mod counts;
 mod hooks;
 mod links;
+pub(crate) mod pins;
 mod policy;
 pub(crate) mod probe;
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::Path};
 
 use abi::{Channel, Offsets, Proc, Settings, Tree};
 use anyhow::{Context as _, Result, anyhow};
@@ -36,7 +38,7 @@ use crate::running::{self, Adopted, Known, Seen};
 /// The programs, built by build.rs.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/toolwarden-bpf.o"));
 
-/// Loaded programs and their maps. Dropping it unloads everything.
+/// Loaded programs and their maps. Dropping it unloads everything but what is pinned.
 pub(crate) struct Kernel {
     ebpf: Ebpf,
     /// Where io_uring hooks and `sys_exit` are attached, while they are.
@@ -49,6 +51,10 @@ pub(crate) struct Kernel {
     /// What each hook does for us.
     pub(crate) coverage: Vec<Coverage>,
     _cgroup: Option<OwnedFd>,
+    /// `None`: nothing outlives this process.
+    pins: Option<pins::Pins>,
+    /// What is pinned stays.
+    pub(crate) keep: bool,
 }
 
 /// A map by name and type.
@@ -87,8 +93,9 @@ const REQUIRED_PREFIXES: [&str; 11] =
     ["task_", "files_", "fdt_", "file_", "inode_", "dentry_", "qstr_", "vfsmount_", "mount_", "regs_", "mm_"];
 
 impl Kernel {
-    /// Loads all programs and attaches those that are always on.
-    pub(crate) fn load(settle_ns: u64) -> Result<(Self, RingBuf<MapData>, Counts)> {
+    /// Loads all programs and attaches those that are always on. `pins`: where an agent before this one may have left its own,
+    /// whose place they take.
+    pub(crate) fn load(settle_ns: u64, pins: Option<&Path>) -> Result<(Self, RingBuf<MapData>, Counts)> {
         let Layout { offsets, absent, uring } = layout()?;
         let optional = ["task_login_uid", "uring_fd", "uring_flags", "uring_opcode"];
         let missing: Vec<_> = absent
@@ -100,12 +107,20 @@ impl Kernel {
                 "this kernel's BTF lacks {missing:?}: please report it with the output of `uname -r`"
             ));
         }
-        let settings = Settings { settle_ns, agent: std::process::id(), _pad: 0 };
-        let mut ebpf = EbpfLoader::new()
-            .override_global("OFFSETS", offsets.as_bytes(), true)
-            .override_global("SETTINGS", settings.as_bytes(), true)
-            .load(OBJECT)
-            .map_err(explain_load)?;
+        let mut pins = pins.map(pins::Pins::look).transpose()?;
+        let term = pins.as_ref().map_or(0, |p| p.term);
+        let settings = Settings { settle_ns, agent: std::process::id(), term };
+        let mut loader = EbpfLoader::new();
+        loader.override_global("OFFSETS", offsets.as_bytes(), true);
+        loader.override_global("SETTINGS", settings.as_bytes(), true);
+        let onto = pins.as_ref().map(pins::Pins::onto).unwrap_or_default();
+        for (name, path) in &onto {
+            loader.map_pin_path(name, path.as_path());
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(explain_load)?;
+        if let Some(pins) = &mut pins {
+            pins.hold(&ebpf)?;
+        }
         let ring = take(&mut ebpf, "EVENTS")?;
         let counts = Counts::new(&mut ebpf)?;
         let mut kernel = Self {
@@ -113,16 +128,19 @@ impl Kernel {
             trees: take(&mut ebpf, "TREES")?,
             channels: take(&mut ebpf, "CHANNELS")?,
             modes: take(&mut ebpf, "MODES")?,
-            policy: policy::Maps::new(&mut ebpf)?,
+            policy: policy::Maps::new(&mut ebpf, !onto.is_empty())?,
             ebpf,
             syscalls: Vec::new(),
             coverage: Vec::new(),
             _cgroup: None,
+            pins,
+            keep: false,
         };
         hooks::load_admit(&mut kernel.ebpf)?;
         hooks::load_jit(&mut kernel.ebpf)?;
         kernel.attach_always(&absent)?;
         kernel.load_syscalls(&absent, uring)?;
+        kernel.succeed()?;
         Ok((kernel, ring, counts))
     }
 
@@ -154,6 +172,7 @@ impl Kernel {
                 Err(_) => {}
             }
         }
+        self.sync_pins_if_any();
         Ok(())
     }
 
@@ -162,6 +181,7 @@ impl Kernel {
         for link in self.syscalls.drain(..) {
             link.detach().context("cannot detach")?;
         }
+        self.sync_pins_if_any();
         Ok(())
     }
 
@@ -208,6 +228,7 @@ impl Kernel {
     pub(crate) fn adopt(&mut self, a: &Adopted, now_ns: u64) -> Result<bool> {
         const NOEXIST: u64 = 1;
         let Seen { pid, parent: _, start_ns, stdin, stdout } = a.seen;
+        self.may_be_held_elsewhere(pid, start_ns);
         if a.root {
             let parent = a.parent_tree.unwrap_or(0);
             let tree = Tree { epoch: 0, since_ns: now_ns, request: stdin, reply: stdout, parent };

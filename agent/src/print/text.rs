@@ -122,6 +122,12 @@ impl Text {
                         s.startup.gap_ms
                     )?;
                 }
+                if s.startup.unwatched {
+                    writeln!(
+                        out,
+                        "          started-unwatched: while no agent ran; nothing was denied to it until now"
+                    )?;
+                }
                 Ok(())
             }
             ServerEvent::Ended => writeln!(out, "ended     {name}"),

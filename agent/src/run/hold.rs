@@ -8,7 +8,7 @@ use serde::Deserialize;
 use zerocopy::FromBytes as _;
 
 use super::{Agent, now_ns};
-use crate::kernel::Kernel;
+use crate::{kernel::Kernel, running::Adopted};
 
 /// What `--hold` says.
 #[derive(Debug, Deserialize)]
@@ -77,6 +77,17 @@ impl Agent {
         }
     }
 
+    /// A tree that an agent before this one held.
+    pub(super) fn hold_inherited(&mut self, adopted: &Adopted) {
+        let Some(hold) = &self.hold else { return };
+        if adopted.root
+            && self.kernel.is_inherited(adopted.tree)
+            && let Err(e) = self.kernel.bind(adopted.tree, &hold.policy.identity, hold.dry_run)
+        {
+            tracing::error!(tree = adopted.tree, "not held anew: {e:#}");
+        }
+    }
+
     /// Says which calls are in flight, for trees whose messages the kernel did not understand. They were `unsure` before the ring was
     /// read: so the engine has seen those messages, unless there is `more`.
     pub(super) fn clear_up(&mut self, unsure: &[u64], more: bool) {
@@ -97,6 +108,7 @@ impl Agent {
         for (tree, usage) in self.kernel.usages() {
             tracing::info!(tree, ?usage, "rights were live");
         }
+        self.kernel.drop_unused();
         if let Err(e) = self.kernel.forget_closed(now_ns()) {
             tracing::error!("{e:#}");
         }

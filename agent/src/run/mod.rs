@@ -155,7 +155,8 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
     // Without rights there is no lock either: then their lack is what is told.
     let root = rustix::process::geteuid().is_root();
     let _guard = if root { Some(guard::Guard::take(&options.guard)?) } else { None };
-    let (kernel, ring, counts) = Kernel::load(options.settle_ms * 1_000_000)?;
+    let pins = options.pins();
+    let (kernel, ring, counts) = Kernel::load(options.settle_ms * 1_000_000, Some(&pins))?;
     let key = key::load(&options.state_dir)?;
     let recording = match &options.record {
         None => None,
@@ -197,7 +198,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
         let agent = Agent {
             kernel,
             counts,
-            contain: Contain::new(&options.state_dir, Layout::of_host()),
+            contain: Contain::new(&options.state_dir, Layout::of_host()).pinned(&pins),
             engine: Engine::new(),
             desk,
             answered: None,
@@ -313,7 +314,7 @@ impl Agent {
             }
             self.printer.flush()?;
         }
-        self.stop(ring.get_mut())
+        self.stop(ring.get_mut(), options.keep_enforcing)
     }
 
     fn on_ask(&mut self, ask: control::Ask, ring: &mut RingBuf<MapData>) -> Result<()> {
@@ -346,6 +347,7 @@ impl Agent {
                 anyhow::bail!("{why}");
             }
         }
+        self.take_over()?;
         self.prove_hooks(ring, options)?;
         self.find_running(ring, None)?;
         // Attached for the canary only.
@@ -369,8 +371,11 @@ impl Agent {
     }
 
     /// Takes in what is still under way, so that the last lines are complete.
-    fn stop(mut self, ring: &mut RingBuf<MapData>) -> Result<()> {
-        self.kernel.detach_syscalls()?;
+    fn stop(mut self, ring: &mut RingBuf<MapData>, keep: bool) -> Result<()> {
+        self.kernel.keep = keep;
+        if !keep {
+            self.kernel.detach_syscalls()?;
+        }
         let up_to = now_ns();
         self.counts.flip()?;
         Counts::settle();
@@ -384,7 +389,10 @@ impl Agent {
         }
         self.on_counters()?;
         self.fact(&Fact::Stop)?;
-        self.contain.close(&mut self.kernel);
+        if !keep {
+            self.contain.close(&mut self.kernel);
+            self.kernel.unpin().context("what was denied may still be")?;
+        }
         self.printer.finish()?;
         if let Some(file) = &mut self.recording {
             file.flush().context("cannot write the recording")?;

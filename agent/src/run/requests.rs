@@ -102,7 +102,15 @@ impl Agent {
 
     pub(super) fn on_news(&mut self, news: News) -> Result<()> {
         match news {
-            News::Fact(fact) => self.fact(&fact),
+            News::Fact(fact) => {
+                self.fact(&fact)?;
+                if let Fact::Identity(identity) = &*fact
+                    && self.hold.is_none()
+                {
+                    self.kernel.settle(identity.tree);
+                }
+                Ok(())
+            }
             News::Clients(configured) => {
                 self.clients = configured;
                 Ok(())

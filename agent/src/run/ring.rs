@@ -8,7 +8,7 @@ use engine::{Input, input::Fact, record};
 use tokio::time::Instant;
 
 use super::{Agent, BATCH, DRAIN, LINGER, ROUNDS, WAITING, now_ns};
-use crate::running;
+use crate::running::{self, Adopted};
 
 impl Agent {
     /// Finds candidates among the processes that run already. Those that are born meanwhile are either
@@ -42,13 +42,37 @@ impl Agent {
                     missing.extend(adopted.root.then_some(adopted.tree));
                     continue;
                 }
-                self.waiting.adopted(adopted);
-                self.ingest.join(adopted.seen.stdin);
-                self.ingest.join(adopted.seen.stdout);
-                self.fact(&Fact::Existing(running::describe(adopted)))?;
+                self.found(adopted)?;
             }
         }
         Ok(())
+    }
+
+    /// Trees that an agent before this one tracked go on, held as they were until it is known who they are.
+    pub(super) fn take_over(&mut self) -> Result<()> {
+        for adopted in self.kernel.inherited() {
+            self.found(&adopted)?;
+            self.hold_inherited(&adopted);
+        }
+        self.kernel.drop_unused();
+        Ok(())
+    }
+
+    /// Tells the engine of a process that ran before.
+    fn found(&mut self, adopted: &Adopted) -> Result<()> {
+        self.waiting.adopted(adopted);
+        self.ingest.join(adopted.seen.stdin);
+        self.ingest.join(adopted.seen.stdout);
+        let mut existing = running::describe(adopted);
+        existing.held = adopted.root && self.kernel.is_held(adopted.tree);
+        existing.unwatched = self.kernel.is_unwatched(adopted);
+        if existing.unwatched {
+            tracing::warn!(
+                pid = existing.tgid,
+                "it started while no agent ran: what it did since is not known"
+            );
+        }
+        self.fact(&Fact::Existing(existing))
     }
 
     /// Finds candidates again that were let go, once they read something.
@@ -118,6 +142,7 @@ impl Agent {
 
     pub(super) fn on_counters(&mut self) -> Result<()> {
         self.cut_due();
+        self.kernel.tend_pins(now_ns());
         let mut losses = self.counts.losses();
         let misses = self.kernel.misses();
         if misses > 0 {

@@ -3,7 +3,7 @@
 use abi::{
     policy::{
         Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Question, QuestionKey, Rate, Rights,
-        ScanKey, ToolKey, ToolValue, TreePolicy, names,
+        ScanKey, Term, ToolKey, ToolValue, TreePolicy, names,
     },
     scan::Scan,
 };
@@ -59,6 +59,10 @@ pub static QUESTIONS: LruHashMap<QuestionKey, Question, 8192> = LruHashMap::new(
 /// Addresses that names gave to trees.
 #[btf_map]
 pub static BOUND: LruHashMap<BoundKey, Bound, 32768> = LruHashMap::new();
+
+/// Whose programs are at work.
+#[btf_map]
+pub static TERM: Array<Term, 1> = Array::new();
 
 #[btf_map]
 pub static RATES: HashMap<u64, Rate, 512> = HashMap::new();

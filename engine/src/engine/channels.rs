@@ -138,6 +138,8 @@ impl Engine {
                 // client's answer to a request of the server. Neither decides.
                 (Frame::Message(m), None)
                     if tree.pre_existing && (m.cut || m.is_reply() && m.hints.jsonrpc) => {}
+                // It was known before; what it may have written into its own request channel does not free it.
+                (_, None) if tree.kept => {}
                 (_, None) => {
                     self.dismiss(id, out);
                     return;
@@ -169,6 +171,9 @@ impl Engine {
         let Some(tree) = self.trees.get_mut(&id) else {
             return;
         };
+        if tree.kept {
+            return;
+        }
         tree.dismissed = true;
         let held = std::mem::take(&mut tree.held);
         for channel in [tree.request.channel, tree.reply.channel] {

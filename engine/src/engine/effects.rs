@@ -115,6 +115,8 @@ impl Engine {
                 // Not attached yet, or because of this very exec.
                 gap_ns: self.attached_ns.map_or(u64::MAX, |attached| attached.saturating_sub(h.at_ns)),
                 pre_existing: false,
+                kept: false,
+                unwatched: false,
                 alive: 0,
                 dismissed: false,
                 ended_ns: None,
@@ -157,6 +159,8 @@ impl Engine {
                 began_ns: self.now_ns,
                 gap_ns: self.now_ns.saturating_sub(e.start_ns).max(1),
                 pre_existing: true,
+                kept: e.held,
+                unwatched: e.unwatched,
                 alive: 0,
                 dismissed: false,
                 ended_ns: None,

@@ -91,6 +91,11 @@ impl World {
 
     /// A process as in [`Self::candidate`] that ran for two seconds when it was found.
     pub fn running() -> Self {
+        Self::found(false, false)
+    }
+
+    /// The same; whether an agent before this one held it, and whether it began while none ran.
+    pub fn found(held: bool, unwatched: bool) -> Self {
         let mut w = Self { now: 3000 * MS, ..Self::default() };
         w.fact(&Fact::Start {
             utc_minus_boot_ns: 0,
@@ -100,13 +105,21 @@ impl World {
             in_flight_ns: 60_000 * MS,
         });
         w.fact(&Fact::Attached);
-        w.exists(ROOT, 1, true);
+        w.existing(engine::input::Existing { held, unwatched, ..Self::process(ROOT, 1, true) });
         w
     }
 
     /// A process of the tree that ran before it was found.
     pub fn exists(&mut self, tgid: u32, parent: u32, root: bool) {
-        let process = engine::input::Existing {
+        self.existing(Self::process(tgid, parent, root));
+    }
+
+    fn existing(&mut self, process: engine::input::Existing) {
+        self.fact(&Fact::Existing(process));
+    }
+
+    fn process(tgid: u32, parent: u32, root: bool) -> engine::input::Existing {
+        engine::input::Existing {
             tree: TREE,
             root,
             tgid,
@@ -119,8 +132,7 @@ impl World {
             argv: vec!["srv".into()],
             cwd: "/".into(),
             ..Default::default()
-        };
-        self.fact(&Fact::Existing(process));
+        }
     }
 
     /// The same, after `initialize` was answered and has settled.

@@ -152,3 +152,35 @@ fn a_running_candidate_may_be_silent_for_longer_and_is_waited_for() {
     w.wait(200_000);
     assert!(w.asked_for(Request::Forget { tree: TREE }) && !w.asked_for(Request::Await { tree: TREE }));
 }
+
+#[test]
+fn who_was_held_is_let_go_neither_by_silence_nor_by_a_line_that_is_not_mcp() {
+    let mut w = World::found(true, false);
+    w.wait(200_000);
+    // It may have written that itself.
+    for line in ["no", "hello world", r#"{"jsonrpc":"2.0","id":1,"method":"textDocument/hover"}"#] {
+        w.ask(line);
+    }
+    assert_eq!(w.engine.tracked(), 1);
+    assert!(!w.asked_for(Request::Forget { tree: TREE }) && !w.asked_for(Request::Await { tree: TREE }));
+    w.call(7, "read");
+    w.identify();
+    w.reply(7);
+    w.close();
+    assert_eq!(w.calls().len(), 1);
+    assert!(!w.servers()[0].startup.unwatched);
+    // Its end is its end.
+    let mut w = World::found(true, false);
+    w.exit(ROOT);
+    assert_eq!(w.engine.tracked(), 0);
+}
+
+#[test]
+fn a_server_that_began_while_no_agent_ran_says_so() {
+    let mut w = World::found(false, true);
+    w.call(7, "read");
+    w.identify();
+    w.wait(600);
+    let startup = w.servers()[0].startup;
+    assert!(startup.pre_existing && startup.unwatched, "{startup:?}");
+}

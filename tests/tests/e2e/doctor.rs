@@ -190,7 +190,7 @@ fn links(pid: u32) -> Result<Vec<(u32, u64, u32)>> {
 }
 
 /// What another root process can do: find a link by its id, and detach it.
-fn detach(id: u32) -> io::Result<()> {
+pub(crate) fn detach(id: u32) -> io::Result<()> {
     let mut attr = [0; 16];
     attr[0] = u64::from(id);
     let fd = sys::bpf(LINK_GET_FD_BY_ID, &mut attr)?;

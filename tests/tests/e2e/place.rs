@@ -43,6 +43,12 @@ pub(crate) struct Place {
     exe: PathBuf,
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        agent::unpin(self.dir.path());
+    }
+}
+
 impl Place {
     pub(crate) fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;

@@ -4,10 +4,12 @@
 //! flipped, then the old ones go: at no moment is a tree held to half a policy.
 //!
 //! # Layout
+//! - [`inherit`]: policies of an agent before this one
 //! - [`known`]: what trees were told of names before they were held
 //! - [`rights`]: which entries a policy makes (pure)
 //! - this module: the maps, and the operations on them
 
+mod inherit;
 mod known;
 mod rights;
 
@@ -64,6 +66,7 @@ pub(super) struct Maps {
     /// Messages that were not understood, by tree, at the last look.
     seen: Table<u64, (u64, u64)>,
     next: u32,
+    inherited: inherit::Inherited,
 }
 
 /// A policy in the kernel.
@@ -93,15 +96,20 @@ pub(crate) struct Usage {
 }
 
 impl Maps {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+    /// `adopted`: an agent before this one used them.
+    pub(super) fn new(ebpf: &mut Ebpf, adopted: bool) -> Result<Self> {
         let mut random = [0; 16];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .context("no random numbers for the hashes of names")?;
         let number = u128::from_ne_bytes(random);
-        let key = names::Key::new(number as u64, (number >> 64) as u64);
+        let mut key = names::Key::new(number as u64, (number >> 64) as u64);
         let mut keys: Array<MapData, names::Key> = take(ebpf, "NAMES_KEY")?;
-        keys.set(0, key, 0).context("cannot set the key of names")?;
-        Ok(Self {
+        if adopted {
+            key = keys.get(&0, 0).context("cannot read the key of names")?;
+        } else {
+            keys.set(0, key, 0).context("cannot set the key of names")?;
+        }
+        let mut maps = Self {
             trees: take(ebpf, "TREE_POLICY")?,
             tools: take(ebpf, "TOOLS")?,
             jit: take(ebpf, "JIT")?,
@@ -120,7 +128,12 @@ impl Maps {
             old: HashSet::new(),
             seen: Table::new(),
             next: 1,
-        })
+            inherited: inherit::Inherited::default(),
+        };
+        if adopted {
+            maps.take_over();
+        }
+        Ok(maps)
     }
 
     fn put(&mut self, number: u32, entries: &rights::Entries) -> Result<()> {
@@ -258,6 +271,7 @@ impl Kernel {
         if let Some(old) = self.policy.loaded.insert(policy.identity.clone(), new) {
             self.policy.remove(old.number, &old.entries);
         }
+        self.sync_pins();
         Ok(())
     }
 
@@ -307,6 +321,7 @@ impl Kernel {
             held.flags = held.flags & !(tree_flag::ENFORCE | tree_flag::DRY_RUN) | flag;
         })?;
         self.policy.bound.insert(tree, identity.to_owned());
+        self.policy.inherited.trees.remove(&tree);
         self.spread(tree)
     }
 
@@ -397,7 +412,8 @@ impl Kernel {
             let Ok(jit) = self.policy.jit.get(tree, 0) else { continue };
             let now = (jit.unsure, jit.unsure_replies);
             let before = self.policy.seen.insert(*tree, now).unwrap_or_default();
-            if now != before || jit.forged != 0 {
+            // Which calls were proved before is not known: then nobody opens any.
+            if (now != before || jit.forged != 0) && !self.policy.inherited.forged.contains(tree) {
                 out.push(*tree);
             }
         }
@@ -548,6 +564,7 @@ impl Kernel {
         maps.old.remove(&tree);
         maps.seen.remove(&tree);
         maps.bound.remove(&tree);
+        maps.inherited.forget(tree);
         if maps.trees.remove(&tree).is_err() {
             return;
         }
