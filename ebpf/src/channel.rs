@@ -245,7 +245,7 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
             set(s, SEGMENT, if v[1] > left { left } else { v[1] });
             continue;
         }
-        next_chunk(side);
+        send_chunk(side);
     }
     let left = get(s, LEFT);
     let tail = if left > CHUNK as u64 { CHUNK as u64 } else { left };
@@ -256,14 +256,25 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
         set(s, POSITION, get(s, POSITION) + gap);
         set(s, SEGMENT, tail);
         set(s, LEFT, tail);
-        next_chunk(side);
+        send_chunk(side);
     } else {
         count(counter::CHANNEL_SKIPPED, left);
     }
     0
 }
 
-/// Sends the next piece of the segment at work.
+/// Sends the next piece of the segment at work. The steps are functions beside one another: one within the other would not fit
+/// the 512 bytes of stack that all frames share, of which each takes a multiple of 32 on most kernels.
+#[inline(always)]
+fn send_chunk(side: u64) {
+    let n = next_chunk(side);
+    if n != 0 {
+        scan_chunk(side, n);
+        submit(SYSCALLS, 1);
+    }
+}
+
+/// Makes the record of the next piece of the segment at work: how many bytes it holds.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn next_chunk(side: u64) -> u64 {
@@ -300,6 +311,5 @@ pub extern "C" fn next_chunk(side: u64) -> u64 {
         }
         (&raw mut (*s).len).write_volatile(size_of::<Chunk>() as u64 + n);
     }
-    scan_chunk(side, n);
-    submit(SYSCALLS, 1)
+    n
 }

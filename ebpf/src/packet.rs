@@ -15,7 +15,7 @@ use crate::{
     maps::{EVENTS, LISTENERS, OWNERS, TREES},
     policy::{self, names::load, verdict::mapped},
     record::{Aggregated, Urgency, aggregate, aggregate_lost, count, lost, new_id, output},
-    track::{current_tgid, epoch, find, maybe, now},
+    track::{epoch, find, maybe, now, running_tgid},
 };
 
 /// It goes on.
@@ -177,7 +177,7 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) -> i32 {
     // SAFETY: the program's context.
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     if out {
-        let tgid = current_tgid();
+        let tgid = running_tgid();
         if maybe(tgid) && used(skb, cookie, u64::from(tgid)) != 0 {
             return DROP;
         }

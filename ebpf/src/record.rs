@@ -118,22 +118,42 @@ fn forget_lost(which: u32) {
 #[expect(clippy::too_many_arguments, reason = "the fields of one header")]
 #[inline(always)]
 pub fn header(h: *mut Header, kind: u16, tgid: u32, at: u64, id: u64, tree: u64, epoch: u32, flags: u32) {
+    header_of_owner(h, kind, tgid, at, id, tree, epoch, flags);
+    // SAFETY: as below; helpers without arguments.
+    unsafe {
+        (*h).tid = bpf_get_current_pid_tgid() as u32;
+        (*h).uid = bpf_get_current_uid_gid() as u32;
+    }
+}
+
+/// Fills a header where a process acts that need not be the current one.
+#[expect(clippy::too_many_arguments, reason = "the fields of one header")]
+#[inline(always)]
+pub fn header_of_owner(
+    h: *mut Header,
+    kind: u16,
+    tgid: u32,
+    at: u64,
+    id: u64,
+    tree: u64,
+    epoch: u32,
+    flags: u32,
+) {
     let lost = lost_since(0);
     let vital = lost_since(1);
-    // SAFETY: `h` is inside a scratch buffer, a ring reservation or the stack; helpers without
-    // arguments.
+    // SAFETY: `h` is inside a scratch buffer, a ring reservation or the stack.
     unsafe {
         (*h).abi = ABI;
         (*h).kind = kind;
         (*h).flags = flags;
         (*h).tgid = tgid;
-        (*h).tid = bpf_get_current_pid_tgid() as u32;
+        (*h).tid = 0;
         (*h).lost_before = lost as u32;
         (*h).epoch = epoch;
         (*h).id = id;
         (*h).at_ns = at;
         (*h).tree = tree;
-        (*h).uid = bpf_get_current_uid_gid() as u32;
+        (*h).uid = u32::MAX;
         (*h).vital_lost_before = vital as u32;
     }
 }

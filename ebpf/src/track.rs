@@ -3,12 +3,13 @@
 use abi::{Proc, Tree, counter};
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_boot_ns},
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 
 use crate::{
+    kernel::read,
     maps::{FILTER, PROCS, TREES},
     record::count,
 };
@@ -18,6 +19,13 @@ use crate::{
 pub fn current_tgid() -> u32 {
     // SAFETY: a helper without arguments.
     (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+}
+
+/// The same for programs on packets: before 6.10 they may not ask for it, but for the task.
+#[inline(always)]
+pub fn running_tgid() -> u32 {
+    // SAFETY: a helper without arguments.
+    read(unsafe { bpf_get_current_task() } as usize + off!(task_tgid))
 }
 
 /// Time since boot.

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
 
 use crate::{
     maps::EVENTS,
-    record::{Aggregated, aggregate, aggregate_lost, count, header, lost, new_id},
+    record::{Aggregated, aggregate, aggregate_lost, count, header, header_of_owner, lost, new_id},
 };
 
 /// Who acted.
@@ -38,12 +38,30 @@ pub struct Object {
     pub flags: u32,
 }
 
-/// Fills the fixed part.
+/// Fills the fixed part of a record about the process that runs.
 #[inline(always)]
 pub unsafe fn fill(r: *mut Denied, actor: &Actor, object: &Object, id: u64, flags: u32) {
     // SAFETY: as the caller says: the record at work.
     unsafe {
         header(r.cast(), kind::DENIED, actor.tgid, actor.at, id, actor.tree, actor.epoch, flags);
+        fill_rest(r, actor, object);
+    }
+}
+
+/// The same for a packet: its owner acts, whoever runs; who that is some kernels do not tell such a program.
+#[inline(always)]
+pub unsafe fn fill_packet(r: *mut Denied, actor: &Actor, object: &Object, id: u64, flags: u32) {
+    // SAFETY: as the caller says: the record at work.
+    unsafe {
+        header_of_owner(r.cast(), kind::DENIED, actor.tgid, actor.at, id, actor.tree, actor.epoch, flags);
+        fill_rest(r, actor, object);
+    }
+}
+
+#[inline(always)]
+unsafe fn fill_rest(r: *mut Denied, actor: &Actor, object: &Object) {
+    // SAFETY: as the caller says: the record at work.
+    unsafe {
         (*r).live = actor.live;
         (*r).held = actor.held;
         (&raw mut (*r).addr).cast::<[u64; 2]>().write_unaligned(object.addr);
@@ -71,6 +89,17 @@ pub fn key(actor: &Actor, object: &Object, what: u64) -> AggKey {
 /// Writes the record of an act on an address, or counts it. Straight into the ring: it would not fit the stacks of all callers.
 #[inline(never)]
 pub fn told(actor: &Actor, object: &Object) {
+    write::<false>(actor, object);
+}
+
+/// The same for a packet.
+#[inline(never)]
+pub fn told_packet(actor: &Actor, object: &Object) {
+    write::<true>(actor, object);
+}
+
+#[inline(always)]
+fn write<const PACKET: bool>(actor: &Actor, object: &Object) {
     let id = new_id(actor.at, kind::DENIED);
     let key = key(actor, object, 0);
     let Aggregated::Record(flags) = aggregate(&key, id, 0, 0) else {
@@ -85,7 +114,11 @@ pub fn told(actor: &Actor, object: &Object) {
             aggregate_lost(&key, flags);
             return;
         }
-        fill(r, actor, object, id, flags);
+        if PACKET {
+            fill_packet(r, actor, object, id, flags);
+        } else {
+            fill(r, actor, object, id, flags);
+        }
         bpf_ringbuf_submit(r.cast(), 1);
     }
     count(counter::WRITTEN, 1);

@@ -83,7 +83,7 @@ pub extern "C" fn scan_chunk(side: u64, len: u64) -> u64 {
             return 0;
         };
         let scan = &raw mut (*s).scan;
-        scan.write_volatile(kept.read_volatile());
+        copy(kept, scan);
         let expected = (&raw const (*scan).position).read_volatile();
         if expected != position && expected != u64::MAX {
             let flags = (&raw const (*scan).flags).read_volatile();
@@ -97,9 +97,18 @@ pub extern "C" fn scan_chunk(side: u64, len: u64) -> u64 {
             }
             scan_block(side, block, len);
         }
-        kept.write_volatile(scan.read_volatile());
+        copy(scan, kept);
     }
     0
+}
+
+/// Copies word by word: as a whole it would go through the stack, of which little is left here.
+#[inline(always)]
+unsafe fn copy(from: *const Scan, to: *mut Scan) {
+    for word in 0..size_of::<Scan>() / 8 {
+        // SAFETY: as the caller says: two scanners in map memory, which consist of words.
+        unsafe { to.cast::<u64>().add(word).write_volatile(from.cast::<u64>().add(word).read_volatile()) };
+    }
 }
 
 /// Scans some of them.
@@ -158,32 +167,50 @@ pub extern "C" fn on_line(side: u64) -> u64 {
     let Some(s) = scratch(SYSCALLS) else { return 0 };
     // SAFETY: the scratch buffer of this CPU.
     unsafe {
-        let line = (&raw const (*s).scan).read_volatile();
-        let empty = Scan { position: line.position, ..Scan::torn(0) };
-        (&raw mut (*s).scan).write_volatile(Scan { flags: 0, ..empty });
+        let line = &raw mut (*s).scan;
         let root = (&raw const (*s).jit_root).read_volatile();
         let policy = (&raw const (*s).jit_policy).read_volatile();
         let at = (*s).call.at;
-        let Some(jit) = JIT.get_ptr_mut(root) else {
-            return 0;
-        };
-        if side == u64::from(side::REQUEST) {
-            request(jit, &line, root, policy, at);
-        } else {
-            reply(jit, &line, root, at);
+        if let Some(jit) = JIT.get_ptr_mut(root) {
+            if side == u64::from(side::REQUEST) {
+                request(jit, line, root, policy, at);
+            } else {
+                reply(jit, line, root, at);
+            }
         }
+        forget(line);
     }
     0
 }
 
+/// See [`Scan::begin`]; word by word, as [`copy`].
 #[inline(always)]
-unsafe fn request(jit: *mut Jit, line: &Scan, root: u64, policy: u64, at: u64) {
-    // SAFETY: a live map value.
+unsafe fn forget(line: *mut Scan) {
+    // SAFETY: as the caller says: a scanner in map memory, which consists of words.
+    unsafe {
+        let position = (&raw const (*line).position).read_volatile();
+        for word in 0..size_of::<Scan>() / 8 {
+            line.cast::<u64>().add(word).write_volatile(0);
+        }
+        (&raw mut (*line).position).write_volatile(position);
+    }
+}
+
+/// What the line at work said of itself.
+macro_rules! said {
+    ($line:ident.$field:ident) => {
+        (&raw const (*$line).$field).read_volatile()
+    };
+}
+
+#[inline(always)]
+unsafe fn request(jit: *mut Jit, line: *const Scan, root: u64, policy: u64, at: u64) {
+    // SAFETY: a live map value; the line at work.
     unsafe {
         let forged = (&raw const (*jit).forged).read_volatile() != 0;
-        if line.flags & (flag::UNSURE | flag::TORN) != 0 {
+        if said!(line.flags) & (flag::UNSURE | flag::TORN) != 0 {
             add(&raw mut (*jit).unsure, 1);
-            if line.flags & flag::TORN == 0 && !forged {
+            if said!(line.flags) & flag::TORN == 0 && !forged {
                 (&raw mut (*jit).ceiling_until).write_volatile(at + CEILING_NS);
             }
             return;
@@ -191,40 +218,40 @@ unsafe fn request(jit: *mut Jit, line: &Scan, root: u64, policy: u64, at: u64) {
         if forged {
             return;
         }
-        if line.method == CANCELLED && line.request_id != 0 {
-            cancel_call(root, line.request_id, at);
+        if said!(line.method) == CANCELLED && said!(line.request_id) != 0 {
+            cancel_call(root, said!(line.request_id), at);
         }
-        if line.method != TOOLS_CALL || line.id == 0 {
+        if said!(line.method) != TOOLS_CALL || said!(line.id) == 0 {
             return;
         }
         if (&raw const (*jit).startup_until).read_volatile() > at {
             (&raw mut (*jit).startup_until).write_volatile(at);
         }
-        let Some(tool) = TOOLS.get_ptr(ToolKey { policy, name: line.name }) else {
+        let Some(tool) = TOOLS.get_ptr(ToolKey { policy, name: said!(line.name) }) else {
             add(&raw mut (*jit).unknown_tools, 1);
             return;
         };
-        open_call(root, line.id, (*tool).bit, (*tool).settle_ns, at);
+        open_call(root, said!(line.id), (*tool).bit, (*tool).settle_ns, at);
     }
 }
 
 #[inline(always)]
-unsafe fn reply(jit: *mut Jit, line: &Scan, root: u64, at: u64) {
-    // SAFETY: a live map value; a static of plain integers, written before load.
+unsafe fn reply(jit: *mut Jit, line: *const Scan, root: u64, at: u64) {
+    // SAFETY: a live map value; the line at work; a static of plain integers, written before load.
     unsafe {
-        if line.flags & (flag::UNSURE | flag::TORN) != 0 {
+        if said!(line.flags) & (flag::UNSURE | flag::TORN) != 0 {
             add(&raw mut (*jit).unsure_replies, 1);
             return;
         }
         // With a method it is the server's own request or notification.
-        if line.method != 0 || line.id == 0 {
+        if said!(line.method) != 0 || said!(line.id) == 0 {
             return;
         }
         if (&raw const (*jit).startup_until).read_volatile() == u64::MAX {
             let settle = core::ptr::read_volatile(&raw const SETTINGS.settle_ns);
             (&raw mut (*jit).startup_until).write_volatile(at + settle);
         }
-        close_call(root, line.id, at);
+        close_call(root, said!(line.id), at);
     }
 }
 

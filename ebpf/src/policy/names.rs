@@ -47,11 +47,9 @@ pub extern "C" fn label_hash(skb: *mut __sk_buff, at: u64, len: u64) -> u64 {
     if len == 0 || len > 63 {
         return 0;
     }
-    let n = mask!(len, 63);
-    if n == 0 {
-        return 0;
-    }
-    // SAFETY: at most 63 bytes into an array of 64.
+    // A comparison with zero tells the older verifiers nothing: this is 1 at least.
+    let n = mask!(len - 1, 63) + 1;
+    // SAFETY: at most 64 bytes into an array of 64.
     if unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, bytes.as_mut_ptr().cast(), n as u32) } != 0 {
         return 0;
     }
@@ -194,10 +192,8 @@ pub fn answered(skb: *mut __sk_buff, at: u64, socket: u64, resolver: [u64; 2]) {
     let answers = u64::from(u16::from_be_bytes([head[6], head[7]]));
     let mut at = end + 4;
     for i in 0..RECORDS {
-        if i >= answers {
-            break;
-        }
-        at = answer(skb, at, question.tree, question.right);
+        // That there are no more it says itself: with that here, the loop's end would vary, and 6.1 follows each of them.
+        at = answer(skb, at, question.tree, question.right, answers.wrapping_sub(i));
         if at == 0 {
             break;
         }
@@ -206,13 +202,16 @@ pub fn answered(skb: *mut __sk_buff, at: u64, socket: u64, resolver: [u64; 2]) {
     let _gone = QUESTIONS.remove(key);
 }
 
-/// Binds the address of one resource record; gives where the next one begins, 0 if there is none.
+/// Binds the address of the first of `left` resource records; gives where the next one begins, 0 if there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn answer(skb: *mut __sk_buff, at: u64, tree: u64, right: u64) -> u64 {
+pub extern "C" fn answer(skb: *mut __sk_buff, at: u64, tree: u64, right: u64, left: u64) -> u64 {
     const A: u16 = 1;
     const AAAA: u16 = 28;
     const INTERNET: u16 = 1;
+    if left == 0 {
+        return 0;
+    }
     let end = name_end(skb, at);
     if end == 0 {
         return 0;

@@ -249,7 +249,7 @@ pub extern "C" fn tell(skb: *mut __sk_buff, cookie: u64, what: u64) -> u64 {
     if op == denied_op::QUESTION {
         told_question(skb, u64::from(h.at) | u64::from(h.len) << 32, &actor, &object, name);
     } else {
-        deny::told(&actor, &object);
+        deny::told_packet(&actor, &object);
     }
     0
 }
@@ -283,7 +283,7 @@ fn told_question(skb: *mut __sk_buff, place: u64, actor: &Actor, object: &Object
             aggregate_lost(&key, flags);
             return;
         }
-        deny::fill(&raw mut (*r).denied, actor, object, id, flags);
+        deny::fill_packet(&raw mut (*r).denied, actor, object, id, flags);
         let len = if len > 12 { u64::from(len) - 12 } else { 1 };
         let len = if len > NAME as u64 { NAME as u64 } else { len };
         let n = mask!(len - 1, 255) + 1;
