@@ -25,6 +25,7 @@ mod compare_tests;
 pub mod corpus;
 #[cfg(test)]
 mod corpus_tests;
+pub mod local;
 pub mod pace;
 pub mod raw_server;
 pub mod real;

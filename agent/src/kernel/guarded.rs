@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use abi::{
-    paths::{InodeKey, guarded},
-    policy::tree_flag,
-};
+use abi::paths::{InodeKey, guarded};
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, MapData};
 

@@ -43,8 +43,13 @@ impl Agent {
                 Output::Answer(answer) => self.answered = Some(answer.clone()),
                 Output::Policy(change) => self.change(change),
                 Output::Respond(order) => facts.push(self.respond(order)),
-                Output::Line(Line::Server(line)) if line.event == ServerEvent::Found => self.is_server(&line.server.id),
-                Output::Line(_) => {}
+                Output::Line(line) => {
+                    if let Line::Server(line) = &**line
+                        && line.event == ServerEvent::Found
+                    {
+                        self.is_server(&line.server.id);
+                    }
+                }
             }
         }
         let result = self.printer.print(&outputs);

@@ -12,7 +12,7 @@ use super::{
     work::{NONE, give_back, take_work, work},
 };
 use crate::{
-    path::append_path,
+    path::append_shallow_path,
     policy::{
         deny::{self, Actor, Object},
         held_to, judged,
@@ -155,10 +155,22 @@ pub extern "C" fn lsm_abstract(sk: u64, name: u64, len: u64) -> u64 {
     denied
 }
 
-/// Tells of a denied act. `object`: dentry and mount of a path, a unix socket, or a number, as the act has it.
+/// Tells of a denied act on a path (its dentry and mount), or on a unix socket.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn lsm_tell(slot: u64, op: u64, object: u64, mnt: u64, mask: u64) -> u64 {
+    tell::<true>(slot, op, object, mnt, mask)
+}
+
+/// The same of an act that has no object, but a number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lsm_tell_number(slot: u64, op: u64, number: u64) -> u64 {
+    tell::<false>(slot, op, 0, number, 0)
+}
+
+#[inline(always)]
+fn tell<const OBJECT: bool>(slot: u64, op: u64, object: u64, mnt: u64, mask: u64) -> u64 {
     let Some(w) = work(slot) else { return 0 };
     let Some(s) = scratch(LSM + slot) else { return 0 };
     // SAFETY: the work space of this program.
@@ -201,14 +213,14 @@ pub extern "C" fn lsm_tell(slot: u64, op: u64, object: u64, mnt: u64, mask: u64)
         let r = (&raw mut (*s).bytes).cast::<Denied>();
         deny::fill(r, &actor, &what, id, flags);
         (*s).len = size_of::<Denied>() as u64;
-        if path {
-            let n = append_path(LSM + slot, object, mnt);
+        if OBJECT && path {
+            let n = append_shallow_path(LSM + slot, object, mnt);
             if n & CUT != 0 {
                 (*r).header.flags |= flag::TRUNCATED;
             }
             (*r).len = n as u32;
         }
-        if op == denied_op::UNIX_ABSTRACT {
+        if OBJECT && op == denied_op::UNIX_ABSTRACT {
             (*r).len = append_unix_name(object) as u32;
         }
     }
@@ -248,7 +260,7 @@ pub extern "C" fn lsm_own(op: u64, number: u64) -> u64 {
 fn tell_whole(op: u64, number: u64, tree: u64, tgid: u32, born: u64, epoch: u32, held: &TreePolicy) {
     let slot = begin(tree, tgid, born, epoch, held);
     if slot != NONE {
-        lsm_tell(slot, op, 0, number, 0);
+        lsm_tell_number(slot, op, number);
         give_back(slot);
     }
 }

@@ -12,6 +12,7 @@ mod forging;
 mod hooks;
 mod kept;
 mod lifecycle;
+mod lsm;
 mod pipelines;
 mod place;
 mod protocol;
