@@ -99,7 +99,8 @@ pub fn act(act: &Value) -> Option<io::Result<String>> {
         }
         "kill" => sys::kill(number("pid") as u32, number("signal") as i32),
         "memory" => File::open(format!("/proc/{}/mem", number("pid"))).map(drop),
-        _ => text(act, "path").and_then(|path| on_path(what, path, act).unwrap_or(Err(io::ErrorKind::Unsupported.into()))),
+        _ => text(act, "path")
+            .and_then(|path| on_path(what, path, act).unwrap_or(Err(io::ErrorKind::Unsupported.into()))),
     };
     match done {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => None,

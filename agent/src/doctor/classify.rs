@@ -149,11 +149,8 @@ pub(crate) fn deniable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> 
 pub(crate) fn enforceable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> Command {
     let families = deniable(coverage);
     let why = |ladder: &Ladder| {
-        let none = if ladder.denies {
-            "a hook that denies it does not work"
-        } else {
-            "BPF LSM does not work here"
-        };
+        let none =
+            if ladder.denies { "a hook that denies it does not work" } else { "BPF LSM does not work here" };
         (ladder.family, format!("{none}: `toolwarden doctor` tells more, and `watch` tells every deviation"))
     };
     let because = LADDERS.iter().filter(|l| !families.contains(&l.family)).map(why).collect();

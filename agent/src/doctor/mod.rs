@@ -155,7 +155,8 @@ fn try_hooks() -> Tried {
     let proof = prove(&mut kernel, &mut ring)
         .unwrap_or_else(|e| Proof { broken: Some(format!("{e:#}")), ..Proof::default() });
     let lsm = |c: &Coverage| c.hook.starts_with("lsm/");
-    let coverage = coverage.iter().map(|c| if lsm(c) { classify::prove(c, &proof) } else { c.clone() }).collect();
+    let coverage =
+        coverage.iter().map(|c| if lsm(c) { classify::prove(c, &proof) } else { c.clone() }).collect();
     Tried { coverage, proof, failed: None }
 }
 
@@ -211,12 +212,7 @@ fn report_of(hook: &hooks::Hook, tried: &Tried) -> HookReport {
     }
 }
 
-fn ladder_of(
-    ladder: &hooks::Ladder,
-    lsm: &[lsm::Found],
-    hooks: &[HookReport],
-    done: &Tried,
-) -> LadderReport {
+fn ladder_of(ladder: &hooks::Ladder, lsm: &[lsm::Found], hooks: &[HookReport], done: &Tried) -> LadderReport {
     let coverage = &done.coverage;
     let mut tried = Vec::new();
     if let Some(found) = lsm.iter().find(|f| f.hook == ladder.lsm) {

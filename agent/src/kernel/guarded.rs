@@ -16,11 +16,12 @@ use super::{Kernel, take};
 pub(super) struct Maps {
     tasks: HashMap<MapData, u32, u64>,
     files: HashMap<MapData, InodeKey, u64>,
+    watchdog: Option<u32>,
 }
 
 impl Maps {
     pub(super) fn new(ebpf: &mut aya::Ebpf) -> Result<Self> {
-        Ok(Self { tasks: take(ebpf, "GUARDED_TASKS")?, files: take(ebpf, "GUARDED_FILES")? })
+        Ok(Self { tasks: take(ebpf, "GUARDED_TASKS")?, files: take(ebpf, "GUARDED_FILES")?, watchdog: None })
     }
 }
 
@@ -58,11 +59,33 @@ impl Kernel {
     /// Guards a process, or no longer.
     pub(crate) fn guard_task(&mut self, pid: u32, on: bool) -> Result<()> {
         if on {
-            return self.guarded.tasks.insert(pid, 1, 0).context("more processes to guard than there is room");
+            return self
+                .guarded
+                .tasks
+                .insert(pid, 1, 0)
+                .context("more processes to guard than there is room");
         }
         // It may be gone already.
         let _gone = self.guarded.tasks.remove(&pid);
         Ok(())
+    }
+
+    /// Guards the watchdog that is at work, and with it the cgroups in its care.
+    pub(crate) fn guard_watchdog(
+        &mut self,
+        pid: Option<u32>,
+        cgroups: impl FnOnce() -> Vec<PathBuf>,
+    ) -> Result<()> {
+        if pid == self.guarded.watchdog {
+            return Ok(());
+        }
+        if let Some(old) = self.guarded.watchdog.take() {
+            self.guard_task(old, false)?;
+        }
+        self.guarded.watchdog = pid;
+        let Some(pid) = pid else { return Ok(()) };
+        self.guard_task(pid, true)?;
+        self.guard_files(&cgroups())
     }
 
     /// A tree is a server's: it must leave the agent alone.

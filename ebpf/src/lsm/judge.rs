@@ -221,7 +221,7 @@ fn tell<const OBJECT: bool>(slot: u64, op: u64, object: u64, mnt: u64, mask: u64
             (*r).len = n as u32;
         }
         if OBJECT && op == denied_op::UNIX_ABSTRACT {
-            (*r).len = append_unix_name(object) as u32;
+            (*r).len = append_unix_name(LSM + slot, object) as u32;
         }
     }
     if submit(LSM + slot, 1) != 0 {
@@ -270,4 +270,3 @@ fn tell_whole(op: u64, number: u64, tree: u64, tgid: u32, born: u64, epoch: u32,
 pub fn server(tree: u64) -> Option<TreePolicy> {
     held_to(tree).filter(|held| held.flags & (tree_flag::SERVER | tree_flag::ENFORCE) != 0)
 }
-

@@ -2,11 +2,7 @@
 //! `engine::policy::Policy::permits`.
 
 use abi::paths::{DEPTH, PathKey, PathRights, access, said_bit, span};
-use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    btf_maps::HashMap,
-    macros::btf_map,
-};
+use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::HashMap, macros::btf_map};
 
 use super::work::work;
 use crate::policy::{maps::NAMES_KEY, verdict::FORBIDDEN};

@@ -112,10 +112,16 @@ fn a_rule_that_denies_is_named() {
 #[test]
 fn whoever_goes_for_the_agent_is_told_as_such() {
     let mut judge = judge("");
-    for (op, object) in [("signal", "the agent, signal 9"), ("trace", "the agent"), ("alter", "/var/lib/toolwarden")] {
+    for (op, object) in
+        [("signal", "the agent, signal 9"), ("trace", "the agent"), ("alter", "/var/lib/toolwarden")]
+    {
         let f = denied(&mut judge, Family::Dangerous, op, object, false);
         assert_eq!((f.kind, f.object.as_str()), (Kind::Tampering, object));
-        assert!(f.sentence.contains(&format!("tried to {op} {object}, which no server may.")), "{}", f.sentence);
+        assert!(
+            f.sentence.contains(&format!("tried to {op} {object}, which no server may.")),
+            "{}",
+            f.sentence
+        );
     }
 }
 

@@ -193,8 +193,7 @@ fn act(state: &mut State, a: &Value) -> io::Result<String> {
             std::thread::sleep(Duration::from_millis(a["ms"].as_u64().unwrap_or(0)));
             Ok("ok".into())
         }
-        other => local::act(a)
-            .unwrap_or_else(|| Err(io::Error::other(format!("no such act: {other}")))),
+        other => local::act(a).unwrap_or_else(|| Err(io::Error::other(format!("no such act: {other}")))),
     }
 }
 

@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn each_record_proves_its_act_and_no_other() {
         let net = |op, family| record(kind::NET, Net { op, family, ..Net::default() }, b"");
-        let denied = |op, tail: &[u8]| record(kind::DENIED, abi::Denied { op, ..abi::Denied::default() }, tail);
+        let denied =
+            |op, tail: &[u8]| record(kind::DENIED, abi::Denied { op, ..abi::Denied::default() }, tail);
         let flow = |protocol, bytes_out, bytes_in| {
             record(kind::FLOW, Flow { protocol, bytes_out, bytes_in, ..Flow::default() }, b"")
         };
