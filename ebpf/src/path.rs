@@ -17,18 +17,6 @@ const COMPONENTS: usize = 128;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn append_path(slot: u64, dentry: u64, mnt: u64) -> u64 {
-    append::<COMPONENTS>(slot, dentry, mnt)
-}
-
-/// The same for the LSM programs, of which there are many: half as deep, and verified in half the time.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn append_shallow_path(slot: u64, dentry: u64, mnt: u64) -> u64 {
-    append::<{ abi::paths::DEPTH }>(slot, dentry, mnt)
-}
-
-#[inline(always)]
-fn append<const MOST: usize>(slot: u64, dentry: u64, mnt: u64) -> u64 {
     let Some(s) = scratch(slot) else { return FAULT };
     let mut dentry = dentry as usize;
     let mut mnt = mnt as usize;
@@ -45,7 +33,7 @@ fn append<const MOST: usize>(slot: u64, dentry: u64, mnt: u64) -> u64 {
         position.write_volatile(start);
         let end = start + PART as u64;
         let mut cut = CUT;
-        for _ in 0..MOST {
+        for _ in 0..COMPONENTS {
             let parent: usize = read(dentry + off!(dentry_parent));
             if dentry == root || dentry == parent {
                 let mount = mnt - off!(mount_mnt);

@@ -97,11 +97,11 @@ pub extern "C" fn lsm_guarded(what: u64, dentry: u64, mnt: u64) -> u64 {
         return 1;
     }
     for _ in 0..DEPTH {
-        if lsm_guards(at as u64) & guarded::SUBTREE != 0 {
-            return 1;
-        }
         let parent: usize = read(at + off!(dentry_parent));
         if at == root || at == parent {
+            if lsm_guards(at as u64) & guarded::SUBTREE != 0 {
+                return 1;
+            }
             let mount = mnt - off!(mount_mnt);
             let up: usize = read(mount + off!(mount_parent));
             if at != root || up == mount || up == 0 {
@@ -111,6 +111,9 @@ pub extern "C" fn lsm_guarded(what: u64, dentry: u64, mnt: u64) -> u64 {
             mnt = up + off!(mount_mnt);
             root = read(mnt + off!(vfsmount_root));
             continue;
+        }
+        if lsm_guards(at as u64) & guarded::SUBTREE != 0 {
+            return 1;
         }
         at = parent;
     }

@@ -12,7 +12,7 @@ use super::{
     work::{NONE, give_back, take_work, work},
 };
 use crate::{
-    path::append_shallow_path,
+    path::append_path,
     policy::{
         deny::{self, Actor, Object},
         held_to, judged,
@@ -85,16 +85,24 @@ pub extern "C" fn lsm_path(what: u64, dentry: u64, mnt: u64) -> u64 {
     if slot == NONE {
         return u64::from(held.flags & tree_flag::ENFORCE != 0);
     }
-    let denied = lsm_judge(slot, what, dentry, mnt);
+    let op = lsm_judge(slot, what, dentry, mnt);
+    let mut denied = 0;
+    if op != 0 {
+        // SAFETY: the work space of this program.
+        let mask = work(slot).map_or(0, |w| unsafe { (&raw const (*w).found).read_volatile() });
+        // Told from here, not from there: frames of a chain of calls share 512 bytes.
+        lsm_tell(slot, op, dentry, mnt, mask);
+        denied = u64::from(held.flags & tree_flag::ENFORCE != 0);
+    }
     give_back(slot);
     denied
 }
 
-/// The same with a work space.
+/// The same with a work space: 0, or what is denied, and who holds a right to it in `found`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn lsm_judge(slot: u64, what: u64, dentry: u64, mnt: u64) -> u64 {
-    let Some(w) = work(slot) else { return 1 };
+    let Some(w) = work(slot) else { return 0 };
     let kind = lsm_walk(slot, dentry, mnt);
     // What has no name is opened by nobody but those who have it; as a program it is from memory.
     let nameless = kind == UNNAMED || kind == INTERNAL;
@@ -102,7 +110,7 @@ pub extern "C" fn lsm_judge(slot: u64, what: u64, dentry: u64, mnt: u64) -> u64 
         return 0;
     }
     // SAFETY: the work space of this program.
-    let (live, flags) = unsafe { ((*w).live, (*w).flags) };
+    let live = unsafe { (*w).live };
     for access in 0..6u64 {
         if what >> access & 1 == 0 {
             continue;
@@ -116,8 +124,9 @@ pub extern "C" fn lsm_judge(slot: u64, what: u64, dentry: u64, mnt: u64) -> u64 
         if may {
             continue;
         }
-        lsm_tell(slot, u64::from(denied_op::FIRST_LSM) + access, dentry, mnt, mask);
-        return u64::from(flags & u64::from(tree_flag::ENFORCE) != 0);
+        // SAFETY: as above.
+        unsafe { (&raw mut (*w).found).write_volatile(mask) };
+        return u64::from(denied_op::FIRST_LSM) + access;
     }
     0
 }
@@ -214,7 +223,7 @@ fn tell<const OBJECT: bool>(slot: u64, op: u64, object: u64, mnt: u64, mask: u64
         deny::fill(r, &actor, &what, id, flags);
         (*s).len = size_of::<Denied>() as u64;
         if OBJECT && path {
-            let n = append_shallow_path(LSM + slot, object, mnt);
+            let n = append_path(LSM + slot, object, mnt);
             if n & CUT != 0 {
                 (*r).header.flags |= flag::TRUNCATED;
             }
