@@ -17,6 +17,7 @@
 
 pub mod map;
 pub mod offsets;
+pub mod paths;
 pub mod policy;
 pub mod record;
 pub mod scan;

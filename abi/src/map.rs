@@ -163,6 +163,8 @@ pub mod counter {
     pub const RIGHTS_FULL: u32 = 28;
     /// A nested tree was not made, because it could not have been held to its policy.
     pub const POLICY_FULL: u32 = 29;
+    /// All work spaces of the LSM programs were taken: the act was denied to those who are held to a policy.
+    pub const LSM_BUSY: u32 = 30;
     /// How many there are.
     pub const COUNT: u32 = 32;
 }

@@ -122,6 +122,8 @@ offsets! {
     qstr_hash: "qstr", ["hash"];
     /// Characters within qstr.
     qstr_name: "qstr", ["name"];
+    /// What a name stands for.
+    dentry_inode: "dentry", ["d_inode"];
     /// Root of a mount.
     vfsmount_root: "vfsmount", ["mnt_root"];
     /// struct vfsmount within struct mount.
@@ -130,6 +132,8 @@ offsets! {
     mount_parent: "mount", ["mnt_parent"];
     /// Where on it.
     mount_mountpoint: "mount", ["mnt_mountpoint"];
+    /// Namespace of a mount.
+    mount_ns: "mount", ["mnt_ns"];
     /// Executed file.
     bprm_file: "linux_binprm", ["file"];
     /// Name as given to exec.
@@ -170,6 +174,8 @@ offsets! {
     unix_peer: "unix_sock", ["peer"];
     /// Name of a unix socket.
     unix_addr: "unix_sock", ["addr"];
+    /// The file that a unix socket is bound to: a struct path.
+    unix_path: "unix_sock", ["path"];
     /// Bytes of that name, family included.
     unix_address_len: "unix_address", ["len"];
     /// The name itself: a struct sockaddr_un.

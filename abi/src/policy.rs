@@ -44,6 +44,8 @@ pub mod tree_flag {
     pub const CUT: u32 = 4;
     /// Bytes are limited by `RATES`.
     pub const RATE: u32 = 8;
+    /// It is a server's: it must leave the agent alone, whatever its policy says.
+    pub const SERVER: u32 = 16;
 }
 
 /// What a tree is held to, by tree id.

@@ -494,8 +494,33 @@ pub mod denied_op {
     pub const CUT_OUT: u32 = 6;
     /// A packet into a tree that is cut off.
     pub const CUT_IN: u32 = 7;
-    /// The first that is decided by an LSM program; a path follows.
+    /// The first that is decided by an LSM program. Up to [`ACCESS_END`]: this plus one of [`crate::paths::access`], and the path
+    /// follows, leaf first.
     pub const FIRST_LSM: u32 = 16;
+    /// One more than the last of those.
+    pub const ACCESS_END: u32 = FIRST_LSM + 6;
+    /// connect or send to an abstract unix socket; its name follows, a NUL before it.
+    pub const UNIX_ABSTRACT: u32 = 23;
+    /// ptrace, or access to another process's memory or descriptors.
+    pub const PTRACE: u32 = 24;
+    /// mount
+    pub const MOUNT: u32 = 25;
+    /// umount2
+    pub const UMOUNT: u32 = 26;
+    /// move_mount
+    pub const MOVE_MOUNT: u32 = 27;
+    /// pivot_root
+    pub const PIVOT_ROOT: u32 = 28;
+    /// bpf
+    pub const BPF: u32 = 29;
+    /// A socket of a family that no packet program sees; [`super::Denied::port`] is the family.
+    pub const SOCKET: u32 = 30;
+    /// A signal to the agent; [`super::Denied::port`] is its number.
+    pub const KILL_AGENT: u32 = 31;
+    /// ptrace of the agent.
+    pub const PTRACE_AGENT: u32 = 32;
+    /// A change of the agent's files; the path follows, leaf first.
+    pub const AGENT_FILE: u32 = 33;
 }
 
 /// Bits of [`Denied::flags`].

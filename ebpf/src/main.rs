@@ -14,6 +14,7 @@
 //! - [`packet`]: cgroup packet hooks: bytes, DNS, TLS hello
 //! - [`uring`]: io_uring submissions
 //! - [`policy`]: verdicts, for trees that are held to a policy
+//! - [`lsm`]: programs, files, unix sockets and the rest that only BPF LSM denies
 //!
 //! Four verifier habits run through everything. Sizes and indices are bounded by an opaque AND on
 //! the very register ([`mask!`]), because LLVM drops bounds that it can prove and older verifiers
@@ -32,6 +33,7 @@ mod channel;
 mod env;
 mod file;
 mod lifecycle;
+mod lsm;
 mod maps;
 mod net;
 mod packet;

@@ -57,6 +57,6 @@ pub static COUNTERS: PerCpuArray<u64, { counter::COUNT as usize }> = PerCpuArray
 pub static LOST_SINCE: PerCpuArray<u64, 2> = PerCpuArray::new();
 
 /// Where records are assembled: one slot for system calls, one for lifecycle programs, because
-/// their programs may interrupt each other.
+/// their programs may interrupt each other; some for LSM programs.
 #[btf_map]
-pub static SCRATCH: PerCpuArray<crate::record::Scratch, 2> = PerCpuArray::new();
+pub static SCRATCH: PerCpuArray<crate::record::Scratch, { crate::record::SLOTS }> = PerCpuArray::new();

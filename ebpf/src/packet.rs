@@ -193,7 +193,7 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) -> i32 {
     if out && flags & owner_flag::CLOSED != 0 {
         return DROP;
     }
-    if policy::held_to(tree).is_some() {
+    if policy::is_held(tree) {
         let mut verdict = policy::packet::judge(skb, cookie, u64::from(out));
         // Each in a function of its own: together they would not fit the stack.
         if verdict & policy::packet::IS_DNS != 0 {

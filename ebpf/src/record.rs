@@ -18,6 +18,10 @@ pub const PART: usize = 4096;
 pub const SYSCALLS: u64 = 0;
 /// Scratch slot of the lifecycle programs.
 pub const LIFECYCLE: u64 = 1;
+/// The first slot of the LSM programs, see [`crate::lsm::work`].
+pub const LSM: u64 = 2;
+/// How many slots there are.
+pub const SLOTS: usize = LSM as usize + crate::lsm::work::SLOTS;
 
 /// Per-CPU work space. Everything that a loop carries lives here, not in registers.
 #[repr(C)]
@@ -65,7 +69,7 @@ pub struct Call {
 /// The work space of a slot.
 #[inline(always)]
 pub fn scratch(slot: u64) -> Option<*mut Scratch> {
-    SCRATCH.get_ptr_mut((slot & 1) as u32)
+    SCRATCH.get_ptr_mut(slot as u32)
 }
 
 /// Adds to a counter.

@@ -40,7 +40,7 @@ pub extern "C" fn on_unix(class: u64) -> u64 {
         (*r).result = call.ret as i32;
         (*s).len = size_of::<Unix>() as u64;
         let named = if connect { read::<usize>(sk + off!(unix_peer)) } else { sk };
-        let n = if call.ret == 0 && named != 0 { append_unix_name(named as u64) } else { 0 };
+        let n = if call.ret == 0 && named != 0 { append_unix_name(SYSCALLS, named as u64) } else { 0 };
         (*r).from_kernel = u32::from(n != 0);
         (*r).name_len = n as u32;
         if n == 0 {
@@ -57,8 +57,8 @@ pub extern "C" fn on_unix(class: u64) -> u64 {
 /// Appends the kernel's name of a unix socket.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn append_unix_name(sk: u64) -> u64 {
-    let Some(s) = scratch(SYSCALLS) else { return 0 };
+pub extern "C" fn append_unix_name(slot: u64, sk: u64) -> u64 {
+    let Some(s) = scratch(slot) else { return 0 };
     let address: usize = read(sk as usize + off!(unix_addr));
     if address == 0 {
         return 0;

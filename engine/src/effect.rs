@@ -1,6 +1,6 @@
 //! Events to effects: what is told, in words that people and machines read.
 
-use abi::{denied_flag, denied_op, env_flag, exec_flag, flag, net_op, packet, path_op};
+use abi::{denied_flag, denied_op, env_flag, exec_flag, flag, net_op, packet, path_op, paths::access};
 
 use crate::{
     output::{Effect, NetOp, PathOpKind, Source, SyscallAbi},
@@ -189,7 +189,18 @@ fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
         denied_op::QUESTION => "dns",
         denied_op::CUT_OUT => "cut-out",
         denied_op::CUT_IN => "cut-in",
-        _ => "other",
+        denied_op::PTRACE => "ptrace",
+        denied_op::MOUNT => "mount",
+        denied_op::UMOUNT => "umount2",
+        denied_op::MOVE_MOUNT => "move_mount",
+        denied_op::PIVOT_ROOT => "pivot_root",
+        denied_op::BPF => "bpf",
+        denied_op::SOCKET => "socket",
+        denied_op::KILL_AGENT => "signal",
+        denied_op::PTRACE_AGENT => "trace",
+        denied_op::AGENT_FILE => "alter",
+        denied_op::UNIX_ABSTRACT => UNIX,
+        op => path_op_name(op),
     };
     let address = std::net::Ipv6Addr::from(d.addr).to_canonical();
     Effect::Denied {
@@ -205,12 +216,38 @@ fn denied_effect(d: &abi::Denied, object: &[u8]) -> Effect {
         object: match op {
             "dns" if object.is_empty() => NO_QUESTION.to_owned(),
             "dns" => text::wire_name(object),
-            "other" => text::kernel_path(object, false),
+            _ if d.op == denied_op::UNIX_ABSTRACT => text::unix_name(object),
+            _ if is_path(d.op) => text::kernel_path(object, d.header.flags & flag::TRUNCATED != 0),
+            "ptrace" | "mount" | "umount2" | "move_mount" | "pivot_root" | "bpf" => String::new(),
+            "socket" => format!("address family {}", d.port),
+            "signal" => format!("the agent, signal {}", d.port),
+            "trace" => "the agent".to_owned(),
             _ => format!("{address}:{}/{}", d.port, text::protocol(d.protocol)),
         },
         dry_run: d.flags & denied_flag::DRY_RUN != 0,
         live: d.live,
         held: d.held,
+    }
+}
+
+/// Connecting to a unix socket, or sending to one.
+const UNIX: &str = "connect-unix";
+
+/// Whether the object of a denied act is a path.
+fn is_path(op: u32) -> bool {
+    (denied_op::FIRST_LSM..denied_op::ACCESS_END).contains(&op) || op == denied_op::AGENT_FILE
+}
+
+/// What was to be done to a path.
+fn path_op_name(op: u32) -> &'static str {
+    match op.checked_sub(denied_op::FIRST_LSM) {
+        Some(access::READ) => "read",
+        Some(access::WRITE) => "write",
+        Some(access::DELETE) => "delete",
+        Some(access::CHANGE) => "change",
+        Some(access::EXEC) => "exec",
+        Some(access::UNIX) => UNIX,
+        _ => "other",
     }
 }
 

@@ -89,7 +89,8 @@ fn variants_are_many_and_of_known_kinds() -> Result<()> {
         ensure!(trained, "{}: {} is missing", variant.id, variant.trained_by);
     }
     // These are told by rules of a person, or of the state of a baseline, of a hook, or of a killed server, not by an act.
-    let apart = ["new-server", "too-large", "rule-hit", "limit-hit", "coverage-lost", "respawn-loop"];
+    let apart =
+        ["new-server", "too-large", "rule-hit", "limit-hit", "coverage-lost", "respawn-loop", "tampering"];
     let tried: BTreeSet<_> = variants.iter().flat_map(|v| &v.kinds).map(String::as_str).collect();
     for kind in known.iter().filter(|k| !apart.contains(*k)) {
         ensure!(tried.contains(kind), "no variant of kind {kind}");

@@ -26,6 +26,7 @@ mod compare_tests;
 pub mod corpus;
 #[cfg(test)]
 mod corpus_tests;
+pub mod local;
 pub mod pace;
 pub mod person;
 pub mod raw_server;

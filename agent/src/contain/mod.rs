@@ -120,6 +120,16 @@ impl Contain {
         Self { pin_dir: pin_dir.to_owned(), ..self }
     }
 
+    /// The watchdog's process, while there is one.
+    pub(crate) fn watchdog(&self) -> Option<u32> {
+        self.watchdog.as_ref().map(Child::id)
+    }
+
+    /// The directories that servers are put into.
+    pub(crate) fn homes(&self) -> Vec<PathBuf> {
+        self.layout.all().map(layout::Hierarchy::home).filter(|home| home.is_dir()).collect()
+    }
+
     /// Carries an order out. Never fails: what goes wrong is in the outcome.
     pub(crate) fn perform(
         &mut self,

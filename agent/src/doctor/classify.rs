@@ -10,7 +10,7 @@ use engine::{
 
 use super::{
     canary::{Act, DEADLINE, Done, Proof},
-    hooks::{HOOKS, Hook, LADDERS, Ladder},
+    hooks::{HOOKS, Hook, LADDERS, LSM, Ladder},
     report::State,
 };
 
@@ -114,7 +114,7 @@ pub(crate) fn prove(coverage: &Coverage, proof: &Proof) -> Coverage {
         return coverage.clone();
     }
     let mut proved = coverage.clone();
-    let hooks: Vec<&Hook> = HOOKS.iter().filter(|h| h.coverage == coverage.hook).collect();
+    let hooks: Vec<&Hook> = HOOKS.iter().chain(&LSM).filter(|h| h.coverage == coverage.hook).collect();
     for hook in hooks {
         let Verdict { state, because, remedy } = classify(hook, Ok(()), proof, false);
         // What could not be tried is as it was attached: nothing speaks against it.
@@ -149,11 +149,8 @@ pub(crate) fn deniable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> 
 pub(crate) fn enforceable<'a>(coverage: impl IntoIterator<Item = &'a Coverage>) -> Command {
     let families = deniable(coverage);
     let why = |ladder: &Ladder| {
-        let none = if ladder.denies {
-            "a hook that denies it does not work"
-        } else {
-            "no program of this agent denies it"
-        };
+        let none =
+            if ladder.denies { "a hook that denies it does not work" } else { "BPF LSM does not work here" };
         (ladder.family, format!("{none}: `toolwarden doctor` tells more, and `watch` tells every deviation"))
     };
     let because = LADDERS.iter().filter(|l| !families.contains(&l.family)).map(why).collect();
@@ -280,6 +277,6 @@ mod tests {
             because.get(&Family::Network).is_some_and(|why| why.starts_with("a hook that denies it")),
             "{because:?}"
         );
-        assert!(because.get(&Family::Exec).is_some_and(|why| why.starts_with("no program")), "{because:?}");
+        assert!(because.get(&Family::Exec).is_some_and(|why| why.starts_with("BPF LSM")), "{because:?}");
     }
 }

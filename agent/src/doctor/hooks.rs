@@ -63,6 +63,18 @@ const fn cgroup(name: &'static str, program: &'static str, acts: &'static [Act],
     hook(name, name, program, acts, sees)
 }
 
+/// What only denies: hooks of BPF LSM, where the kernel has it. Their coverage lines stand for all programs of a family.
+pub(crate) const LSM: [Hook; 4] = [
+    lsm("lsm/bprm_check_security", "lsm_bprm_check", &[Act::LsmExec], "programs: denied"),
+    lsm("lsm/file_open", "lsm_file_open", &[Act::LsmOpen], "files: denied"),
+    lsm("lsm/unix_stream_connect", "lsm_unix_connect", &[Act::LsmUnix], "unix sockets: denied"),
+    lsm("lsm/ptrace_access_check", "lsm_ptrace", &[Act::LsmPtrace], "ptrace, mounts and bpf: denied"),
+];
+
+const fn lsm(name: &'static str, program: &'static str, acts: &'static [Act], sees: &'static str) -> Hook {
+    Hook { required: false, ..hook(name, name, program, acts, sees) }
+}
+
 /// Providers of a family of rights, best first. Only those with `LSM` can deny, and for the network the cgroup
 /// hooks can as well.
 #[derive(Debug)]

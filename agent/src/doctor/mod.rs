@@ -34,7 +34,7 @@ use rustix::thread::CapabilitySet;
 use crate::{cli::TableFormat, control, guard, kernel::Kernel, print};
 use canary::{Canary, Proof};
 use classify::{Verdict, classify, deniable};
-use hooks::{HOOKS, LADDERS};
+use hooks::{HOOKS, LADDERS, LSM};
 use report::{Check, HookReport, LadderReport, Mark, Outcome, Report, Rung, State};
 
 /// The canary is looked at this often.
@@ -106,8 +106,7 @@ fn examine(options: &Options) -> Report {
     checks.push(check);
     mounts::checks(&mut checks);
     place::checks(options, clock, &mut checks);
-    let ladders =
-        LADDERS.iter().map(|ladder| ladder_of(ladder, &lsm, &hooks, &tried.coverage)).collect::<Vec<_>>();
+    let ladders = LADDERS.iter().map(|ladder| ladder_of(ladder, &lsm, &hooks, &tried)).collect::<Vec<_>>();
     Report {
         version: report::VERSION,
         outcome: report::outcome(&hooks, &ladders, &checks),
@@ -158,6 +157,9 @@ fn try_hooks() -> Tried {
     }
     let proof = prove(&mut kernel, &mut ring)
         .unwrap_or_else(|e| Proof { broken: Some(format!("{e:#}")), ..Proof::default() });
+    let lsm = |c: &Coverage| c.hook.starts_with("lsm/");
+    let coverage =
+        coverage.iter().map(|c| if lsm(c) { classify::prove(c, &proof) } else { c.clone() }).collect();
     Tried { coverage, proof, failed: None }
 }
 
@@ -213,22 +215,26 @@ fn report_of(hook: &hooks::Hook, tried: &Tried) -> HookReport {
     }
 }
 
-fn ladder_of(
-    ladder: &hooks::Ladder,
-    lsm: &[lsm::Found],
-    hooks: &[HookReport],
-    coverage: &[Coverage],
-) -> LadderReport {
+fn ladder_of(ladder: &hooks::Ladder, lsm: &[lsm::Found], hooks: &[HookReport], done: &Tried) -> LadderReport {
+    let coverage = &done.coverage;
     let mut tried = Vec::new();
     if let Some(found) = lsm.iter().find(|f| f.hook == ladder.lsm) {
-        let (because, remedy) = (found.because.clone(), found.remedy.clone());
-        tried.push(Rung {
-            provider: format!("lsm/{}", found.hook),
-            denies: true,
-            state: found.state,
-            because,
-            remedy,
-        });
+        let provider = format!("lsm/{}", found.hook);
+        let own = LSM.iter().find(|h| h.name == provider);
+        let line = coverage.iter().find(|c| c.hook == provider);
+        // Where the hook works at all, what counts is what our own programs do at it.
+        let Verdict { state, because, remedy } = match (own, line) {
+            (Some(hook), Some(line)) if found.state == State::Works => {
+                let blind = line.state == CoverageState::Blind;
+                let because = line.because.as_deref().unwrap_or("no reason is known");
+                classify(hook, if blind { Err(because) } else { Ok(()) }, &done.proof, true)
+            }
+            _ => {
+                let (because, remedy) = (found.because.clone(), found.remedy.clone());
+                Verdict { state: found.state, because, remedy }
+            }
+        };
+        tried.push(Rung { provider, denies: true, state, because, remedy });
     }
     let enforcing =
         |name: &str| coverage.iter().any(|c| c.hook == name && c.state == CoverageState::Enforcing);

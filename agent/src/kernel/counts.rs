@@ -88,7 +88,7 @@ impl Counts {
     }
 }
 
-const LOSSES: [(u32, &str); 26] = [
+const LOSSES: [(u32, &str); 27] = [
     (counter::LOST + kind::FORK as u32, "ring:fork"),
     (counter::LOST + kind::EXEC as u32, "ring:exec"),
     (counter::LOST + kind::EXIT as u32, "ring:exit"),
@@ -114,5 +114,6 @@ const LOSSES: [(u32, &str); 26] = [
     (counter::LOST + kind::DENIED as u32, "ring:denied"),
     (counter::RIGHTS_FULL, "full:rights"),
     (counter::POLICY_FULL, "full:policies"),
+    (counter::LSM_BUSY, "full:lsm-work-spaces"),
     (counter::LOST, "ring:other"),
 ];

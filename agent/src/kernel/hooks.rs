@@ -122,7 +122,7 @@ pub(super) fn cgroup_root() -> Result<OwnedFd> {
 }
 
 /// The verifier's log is for us, not for the operator: first and last line tell most.
-fn short(e: &ProgramError) -> String {
+pub(super) fn short(e: &ProgramError) -> String {
     let text = format!("{e:?}");
     let n = text.chars().count();
     if n < 1000 {

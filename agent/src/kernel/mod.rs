@@ -3,6 +3,8 @@
 //! # Layout
 //! - [`btf`]: member offsets
 //! - [`hooks`]: which programs there are and how each is attached
+//! - [`lsm`]: the same for BPF LSM
+//! - [`guarded`]: what no server may touch
 //! - [`policy`]: what trees are held to
 //! - [`pins`]: what outlives the agent
 //! - [`links`]: what is attached now
@@ -12,8 +14,10 @@
 
 pub(crate) mod btf;
 mod counts;
+mod guarded;
 mod hooks;
 mod links;
+mod lsm;
 pub(crate) mod pins;
 mod policy;
 pub(crate) mod probe;
@@ -48,6 +52,7 @@ pub(crate) struct Kernel {
     channels: HashMap<MapData, u64, Channel>,
     modes: HashMap<MapData, u64, u64>,
     policy: policy::Maps,
+    guarded: guarded::Maps,
     /// What each hook does for us.
     pub(crate) coverage: Vec<Coverage>,
     _cgroup: Option<OwnedFd>,
@@ -129,6 +134,7 @@ impl Kernel {
             channels: take(&mut ebpf, "CHANNELS")?,
             modes: take(&mut ebpf, "MODES")?,
             policy: policy::Maps::new(&mut ebpf, !onto.is_empty())?,
+            guarded: guarded::Maps::new(&mut ebpf)?,
             ebpf,
             syscalls: Vec::new(),
             coverage: Vec::new(),
@@ -140,6 +146,7 @@ impl Kernel {
         hooks::load_jit(&mut kernel.ebpf)?;
         kernel.attach_always(&absent)?;
         kernel.load_syscalls(&absent, uring)?;
+        kernel.attach_lsm(&absent)?;
         kernel.succeed()?;
         Ok((kernel, ring, counts))
     }

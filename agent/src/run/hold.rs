@@ -53,6 +53,14 @@ impl Agent {
         }
     }
 
+    /// A tree is a server's: it must leave the agent alone. One that ended meanwhile does.
+    pub(super) fn is_server(&mut self, id: &str) {
+        let Ok(tree) = u64::from_str_radix(id, 16) else { return };
+        if let Err(e) = self.kernel.is_server(tree) {
+            tracing::debug!(tree, "the agent is not guarded against it: {e:#}");
+        }
+    }
+
     /// A tree begins: `record` is its exec.
     pub(super) fn hold_new(&mut self, record: &[u8]) {
         let (Some(hold), Ok((exec, _))) = (&mut self.hold, abi::Exec::read_from_prefix(record)) else {

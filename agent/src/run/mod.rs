@@ -179,6 +179,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
     };
     let mut kernel = kernel;
     kernel.set_resolvers(&desk::resolvers().unwrap_or_default())?;
+    guard(&mut kernel, options)?;
     let hold = options.hold.as_deref().map(|file| hold::Hold::read(file, &mut kernel)).transpose()?;
     let desk::Prepared { desk, orders, facts } = desk::prepare(options)?;
     tracing::info!(ms = started.elapsed().as_millis(), "attached");
@@ -222,6 +223,16 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
         };
         agent.main_loop(ring, Heard { news: heard, asked, orders }, facts, options).await
     })
+}
+
+/// What no server may touch: this process, and what it keeps and reads.
+fn guard(kernel: &mut Kernel, options: &cli::Run) -> Result<()> {
+    kernel.guard_task(std::process::id(), true)?;
+    let mut paths = vec![options.state_dir.clone(), options.guard.clone(), options.control.clone()];
+    paths.extend(options.rules.clone());
+    paths.extend(["/etc/toolwarden".into()]);
+    paths.extend(std::env::current_exe());
+    kernel.guard_files(&paths)
 }
 
 /// Serves the control socket; what peers may ask arrives at the loop.

@@ -3,7 +3,14 @@
 use std::{io::Write as _, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use engine::{Input, Output, input::Fact, judge::Command, output::Request, recording, respond::Action};
+use engine::{
+    Input, Output,
+    input::Fact,
+    judge::Command,
+    output::{Line, Request, ServerEvent},
+    recording,
+    respond::Action,
+};
 use tokio::time::Instant;
 
 use super::{Agent, News, now_ns};
@@ -36,7 +43,13 @@ impl Agent {
                 Output::Answer(answer) => self.answered = Some(answer.clone()),
                 Output::Policy(change) => self.change(change),
                 Output::Respond(order) => facts.push(self.respond(order)),
-                Output::Line(_) => {}
+                Output::Line(line) => {
+                    if let Line::Server(line) = &**line
+                        && line.event == ServerEvent::Found
+                    {
+                        self.is_server(&line.server.id);
+                    }
+                }
             }
         }
         let result = self.printer.print(&outputs);

@@ -38,7 +38,11 @@ impl Agent {
 
     /// Tells the engine when a person has disarmed responses.
     pub(super) fn look_at_arms(&mut self) -> Result<()> {
-        match self.contain.tick() {
+        let disarmed = self.contain.tick();
+        if let Err(e) = self.kernel.guard_watchdog(self.contain.watchdog(), || self.contain.homes()) {
+            tracing::warn!("servers may touch the watchdog or the cgroups that hold them: {e:#}");
+        }
+        match disarmed {
             Some(disarmed) => self.fact(&Fact::Disarmed { disarmed }),
             None => Ok(()),
         }

@@ -38,6 +38,12 @@ pub fn judged(tree: u64, family: u32) -> Option<TreePolicy> {
         .then_some(held)
 }
 
+/// Whether packets of a tree are of interest: it is more than a server.
+#[inline(always)]
+pub fn is_held(tree: u64) -> bool {
+    held_to(tree).is_some_and(|held| held.flags & !tree_flag::SERVER != 0)
+}
+
 /// Whether a tree has no network at all.
 #[inline(always)]
 pub fn is_cut(tree: u64) -> bool {

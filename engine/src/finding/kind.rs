@@ -162,6 +162,8 @@ kinds! {
     RuleHit, "rule-hit", Medium, [], [], [];
     /// A person's limit is exceeded.
     LimitHit, "limit-hit", Medium, ["T1499"], ["AML.T0034.002"], ["MCP02:2025"];
+    /// It went for the agent itself: its processes, its files.
+    Tampering, "tampering", Critical, ["T1562.001"], [], ["MCP08:2025"];
     /// A hook that worked does not any more: its acts are not seen, or not denied.
     CoverageLost, "coverage-lost", High, ["T1562.001"], [], ["MCP08:2025"];
 }

@@ -24,6 +24,11 @@ pub(super) struct Denial<'a> {
 }
 
 impl Denial<'_> {
+    /// A signal to the agent, its memory, its files: told by the kernel programs under names that no system call has.
+    fn is_against_agent(&self) -> bool {
+        self.family == Family::Dangerous && matches!(self.op, "signal" | "trace" | "alter")
+    }
+
     /// "The connect was denied in the kernel."
     fn verdict(&self) -> String {
         let verb = if self.dry_run { "would have been" } else { "was" };
@@ -63,6 +68,8 @@ impl Denial<'_> {
                 Act::File { access, path: object, directory: false, truncated: false }
             }
             Family::Unix => Act::Unix { path: object, listen: false },
+            // No rule and no baseline is about these.
+            Family::Dangerous if self.is_against_agent() || self.op == "socket" => return None,
             Family::Dangerous => Act::Special { name: self.op, result: 0 },
         })
     }
@@ -74,6 +81,8 @@ impl Denial<'_> {
             Family::Listen => Dimension::Listen,
             Family::Exec => Dimension::Exec,
             Family::File if matches!(self.op, "read" | "open") => Dimension::Read,
+            Family::File if self.op == "delete" => Dimension::Delete,
+            Family::File if self.op == "change" => Dimension::Change,
             Family::File => Dimension::Write,
             Family::Unix => Dimension::Unix,
             Family::Dangerous => Dimension::Special,
@@ -91,7 +100,10 @@ impl Denial<'_> {
             Family::Network => format!("tried to {op} to {object}"),
             Family::Listen => format!("tried to open {object}"),
             Family::Exec => format!("tried to execute `{object}`"),
-            Family::File | Family::Unix => format!("tried to {op} `{object}`"),
+            Family::File => format!("tried to {op} `{object}`"),
+            Family::Unix => format!("tried to connect to the socket `{object}`"),
+            Family::Dangerous if self.is_against_agent() => format!("tried to {op} {object}"),
+            Family::Dangerous if *op == "socket" => format!("tried to make a socket of {object}"),
             Family::Dangerous => format!("tried to use {op}"),
         }
     }
@@ -110,6 +122,18 @@ impl Judge {
         let name = if denial.family == Family::Dangerous { denial.op } else { denial.object };
         let kind = words::kind(dimension, name, &scopes);
         let start = format!("{}, server `{}` {}", words::when(&line.scope), line.server.name, denial.tried());
+        if denial.is_against_agent() {
+            return Some(Found {
+                kind: Kind::Tampering,
+                severity: Kind::Tampering.severity(),
+                origin: Origin::Detector,
+                object: denial.object.to_owned(),
+                sentence: format!("{start}, which no server may. {}", denial.verdict()),
+                permit: String::new(),
+                baseline: None,
+                whole: false,
+            });
+        }
         if let (Verdict::Deny, Some(rule)) = (decision.verdict, decision.rule) {
             return Some(Found {
                 kind: rule.kind,

@@ -110,8 +110,23 @@ fn a_rule_that_denies_is_named() {
 }
 
 #[test]
+fn whoever_goes_for_the_agent_is_told_as_such() {
+    for (op, object) in
+        [("signal", "the agent, signal 9"), ("trace", "the agent"), ("alter", "/var/lib/toolwarden")]
+    {
+        // One judge tells of several acts of a kind in one finding.
+        let f = denied(&mut judge(""), Family::Dangerous, op, object, false);
+        assert_eq!((f.kind, f.object.as_str()), (Kind::Tampering, object));
+        assert!(
+            f.sentence.contains(&format!("tried to {op} {object}, which no server may.")),
+            "{}",
+            f.sentence
+        );
+    }
+}
+
+#[test]
 fn a_dry_run_says_what_would_have_been() {
-    let mut judge = judge("");
     for (family, op, object, kind) in [
         (Family::Listen, "bind", "0.0.0.0:8080/tcp", Kind::NewListener),
         (Family::File, "unlink", "/srv/x", Kind::NewWrite),
@@ -119,9 +134,14 @@ fn a_dry_run_says_what_would_have_been() {
         (Family::Unix, "connect", "/run/docker.sock", Kind::NewUnixPeer),
         (Family::Network, "dns", "evil.example", Kind::NewName),
         (Family::Network, "sendmsg", "[2001:db8::7]:53/udp", Kind::NewDestination),
-        (Family::Dangerous, "ptrace", "process 1", Kind::Injection),
+        (Family::Dangerous, "ptrace", "", Kind::Injection),
+        (Family::Dangerous, "mount", "", Kind::Namespace),
+        (Family::File, "delete", "/srv/z", Kind::NewWrite),
+        (Family::Unix, "connect-unix", "@bus", Kind::NewUnixPeer),
+        (Family::Dangerous, "socket", "address family 17", Kind::UnusualSyscall),
     ] {
-        let f = denied(&mut judge, family, op, object, true);
+        // One judge tells of several acts of a kind in one finding.
+        let f = denied(&mut judge(""), family, op, object, true);
         assert!(
             f.sentence.ends_with(&format!("The {op} would have been denied in the kernel.")),
             "{}",

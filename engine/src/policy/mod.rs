@@ -91,7 +91,7 @@ pub enum Family {
     File,
     /// Unix sockets that are connected to or sent to.
     Unix,
-    /// ptrace, other processes' memory, mounts, namespaces, bpf, raw and packet sockets
+    /// ptrace, other processes' memory and descriptors, mounts, bpf
     Dangerous,
 }
 

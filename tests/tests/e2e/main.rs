@@ -15,6 +15,7 @@ mod hooks;
 mod innocents;
 mod kept;
 mod lifecycle;
+mod lsm;
 mod outlive;
 mod pipelines;
 mod place;

@@ -7,7 +7,14 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt as _,
+        unix::{
+            net::{SocketAddr as SocketAddrUnix, UnixListener, UnixStream},
+            process::CommandExt as _,
+        },
+    },
     process::Command,
     time::Duration,
 };
@@ -35,7 +42,11 @@ pub(crate) fn wait(dns: bool) -> io::Result<()> {
 
 /// Does the acts.
 pub(crate) fn all(dns: bool) -> io::Result<()> {
-    report(Act::Open, File::open("/dev/null").map(drop))?;
+    let opened = File::open("/dev/null").map(drop);
+    report(Act::LsmOpen, opened.as_ref().map(|()| ()).map_err(copy))?;
+    report(Act::Open, opened)?;
+    report(Act::LsmUnix, unix())?;
+    report(Act::LsmPtrace, look_into_child())?;
     report(Act::Uring, super::space::submit_nop())?;
     let [v4, v6] = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
     network(v4, [Act::Bind4, Act::Connect4, Act::Sendmsg4])?;
@@ -55,6 +66,41 @@ fn report(act: Act, done: io::Result<()>) -> io::Result<()> {
         Err(e) => format!("no {} {} {e}\n", act.name(), e.raw_os_error().unwrap_or(0)),
     };
     io::stderr().write_all(line.as_bytes())
+}
+
+fn copy(e: &io::Error) -> io::Error {
+    io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(0))
+}
+
+/// Connects to a socket of its own, in the abstract namespace: nothing is left behind.
+fn unix() -> io::Result<()> {
+    let name = format!("toolwarden-canary-{}", std::process::id());
+    let address = SocketAddrUnix::from_abstract_name(name)?;
+    let _listener = UnixListener::bind_addr(&address)?;
+    UnixStream::connect_addr(&address).map(drop)
+}
+
+/// Opens the memory of a child of its own, which waits meanwhile.
+fn look_into_child() -> io::Result<()> {
+    // SAFETY: this process has one thread; the child only waits to be killed.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let looked = File::open(format!("/proc/{child}/mem")).map(drop);
+    let mut status = 0;
+    // SAFETY: a child of this process that nobody has waited for; a live integer.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, &raw mut status, 0);
+    }
+    looked
 }
 
 /// Waits for the parent's word. Byte by byte: what comes after it is for the program that is executed next.
@@ -84,7 +130,6 @@ fn network(any: SocketAddr, [bind, connect, sendmsg]: [Act; 3]) -> io::Result<()
     let sent = send(any, &receiver);
     if any.is_ipv4() {
         // The same packet, going out and coming in.
-        let copy = |e: &io::Error| io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(0));
         report(Act::Egress, sent.as_ref().map(|_| ()).map_err(copy))?;
         report(Act::Ingress, sent.as_ref().map(|_| ()).map_err(copy))?;
     }

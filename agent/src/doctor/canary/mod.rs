@@ -116,6 +116,7 @@ impl Canary {
         if !kernel.adopt(&adopted, now_ns)? {
             bail!("the canary cannot be tracked: the process or tree map is full, or it ended at once");
         }
+        kernel.hold_canary(canary.tree)?;
         canary.tell()?;
         Ok(canary)
     }
@@ -193,7 +194,7 @@ impl Canary {
 
     fn on_line(&mut self, line: &str, kernel: &Kernel) -> Result<()> {
         // To report anything it must have read our word, executed itself, and be writing.
-        for act in [Act::Exec, Act::Read, Act::Write] {
+        for act in [Act::Exec, Act::LsmExec, Act::Read, Act::Write] {
             self.proof.done.entry(act).or_insert(Done::Yes);
         }
         if let Some(cookie) = line.strip_prefix("socket ").and_then(|n| n.parse().ok()) {

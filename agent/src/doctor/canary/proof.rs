@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use abi::{kind, net_op, packet, side};
+use abi::{denied_op, kind, net_op, packet, paths::access, side};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
 const AF_INET: u32 = 2;
 const UDP: u32 = 17;
+const LSM_EXEC: u32 = denied_op::FIRST_LSM + access::EXEC;
+const LSM_OPEN: u32 = denied_op::FIRST_LSM + access::READ;
 
 macro_rules! acts {
     ($($(#[$doc:meta])* $act:ident, $name:literal;)*) => {
@@ -68,6 +70,14 @@ acts! {
     Ingress, "ingress";
     /// Asks for a name.
     Dns, "dns";
+    /// Executes itself, before an LSM program.
+    LsmExec, "lsm-exec";
+    /// Opens a file, before an LSM program.
+    LsmOpen, "lsm-open";
+    /// Connects to a unix socket, before an LSM program.
+    LsmUnix, "lsm-unix";
+    /// Looks into a child's memory, before an LSM program.
+    LsmPtrace, "lsm-ptrace";
 }
 
 /// How an act went for the one that did it.
@@ -151,6 +161,17 @@ pub(super) fn told(record: &[u8]) -> Option<Act> {
             }
         }
         kind::PACKET if fixed::<abi::Packet>(record)?.0.what == packet::DNS_QUERY => Act::Dns,
+        // The canary's tree has no right at all, and nothing is denied to it.
+        kind::DENIED => {
+            let (denied, object) = fixed::<abi::Denied>(record)?;
+            match denied.op {
+                LSM_EXEC => Act::LsmExec,
+                LSM_OPEN if object.starts_with(b"null/") => Act::LsmOpen,
+                denied_op::UNIX_ABSTRACT => Act::LsmUnix,
+                denied_op::PTRACE => Act::LsmPtrace,
+                _ => return None,
+            }
+        }
         _ => return None,
     })
 }
@@ -173,6 +194,8 @@ mod tests {
     #[test]
     fn each_record_proves_its_act_and_no_other() {
         let net = |op, family| record(kind::NET, Net { op, family, ..Net::default() }, b"");
+        let denied =
+            |op, tail: &[u8]| record(kind::DENIED, abi::Denied { op, ..abi::Denied::default() }, tail);
         let flow = |protocol, bytes_out, bytes_in| {
             record(kind::FLOW, Flow { protocol, bytes_out, bytes_in, ..Flow::default() }, b"")
         };
@@ -202,6 +225,12 @@ mod tests {
             ),
             (record(kind::PACKET, Packet { what: packet::TLS_HELLO, ..Packet::default() }, b""), None),
             (record(kind::SYSCALL, abi::Syscall::default(), b""), None),
+            (denied(LSM_EXEC, b"toolwarden/bin/"), Some(Act::LsmExec)),
+            (denied(LSM_OPEN, b"null/dev/"), Some(Act::LsmOpen)),
+            (denied(LSM_OPEN, b"libc.so.6/lib/"), None),
+            (denied(denied_op::UNIX_ABSTRACT, b"\0canary"), Some(Act::LsmUnix)),
+            (denied(denied_op::PTRACE, b""), Some(Act::LsmPtrace)),
+            (denied(denied_op::CONNECT, b""), None),
             (vec![1, 2, 3], None),
         ] {
             assert_eq!(told(&record), act, "{record:?}");

@@ -2,6 +2,7 @@
 
 use abi::{
     Channel, Owner, Proc, Tree,
+    paths::{PathKey, PathRights},
     policy::{
         Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Question, QuestionKey, Rate, Rights,
         ScanKey, Term, ToolKey, ToolValue, TreePolicy, names,
@@ -26,7 +27,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries: u32) -> Shape {
 }
 
 /// All of them. Counts, and the ring, belong to one agent. How channels are captured does not: calls are followed in what is captured.
-pub(super) const STATE: [Shape; 21] = [
+pub(super) const STATE: [Shape; 22] = [
     shape::<u32, Proc>("PROCS", MapType::Hash, 16384),
     shape::<u32, [u8; 64]>("FILTER", MapType::Array, 65536),
     shape::<u64, Tree>("TREES", MapType::Hash, 4096),
@@ -42,6 +43,7 @@ pub(super) const STATE: [Shape; 21] = [
     shape::<Key<NetKey>, Rights>("CONNECT", MapType::LpmTrie, 65536),
     shape::<Key<NetKey>, Rights>("LISTEN", MapType::LpmTrie, 8192),
     shape::<NameKey, Rights>("NAMES", MapType::Hash, 65536),
+    shape::<PathKey, PathRights>("PATHS", MapType::Hash, 131_072),
     shape::<u32, names::Key>("NAMES_KEY", MapType::Array, 1),
     shape::<[u64; 2], u64>("RESOLVERS", MapType::Hash, 64),
     shape::<QuestionKey, Question>("QUESTIONS", MapType::LruHash, 8192),

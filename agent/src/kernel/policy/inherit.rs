@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use abi::policy::{NameKey, ToolKey, TreePolicy};
+use abi::{
+    paths::PathKey,
+    policy::{NameKey, ToolKey, TreePolicy, tree_flag},
+};
 
 use super::{Kernel, Maps};
 
@@ -34,6 +37,7 @@ impl Maps {
         let number = |policy: u64| u32::try_from(policy).unwrap_or(u32::MAX);
         let known = self.tools.keys().filter_map(Result::ok).map(|k| number(k.policy));
         let known = known.chain(self.names.keys().filter_map(Result::ok).map(|k| number(k.policy)));
+        let known = known.chain(self.paths.keys().filter_map(Result::ok).map(|k| number(k.policy)));
         let nets = [&self.connect, &self.listen];
         let nets =
             nets.into_iter().flat_map(|m| m.keys().filter_map(Result::ok).map(|k| number(k.data().policy)));
@@ -44,7 +48,9 @@ impl Maps {
 
     /// Whether something here is to outlive the agent.
     pub(in crate::kernel) fn rests(&self) -> bool {
-        !self.loaded.is_empty() || self.holds()
+        // What is only told needs an agent that tells it.
+        let denies = tree_flag::ENFORCE | tree_flag::CUT | tree_flag::RATE;
+        !self.loaded.is_empty() || self.trees.iter().filter_map(Result::ok).any(|(_, h)| h.flags & denies != 0)
     }
 
     /// Whether a tree is held to anything.
@@ -80,6 +86,9 @@ impl Maps {
         let names: Vec<NameKey> =
             self.names.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
         names.iter().for_each(|key| drop(self.names.remove(key)));
+        let paths: Vec<PathKey> =
+            self.paths.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
+        paths.iter().for_each(|key| drop(self.paths.remove(key)));
         for map in [&mut self.connect, &mut self.listen] {
             let keys: Vec<_> =
                 map.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.data().policy)).collect();

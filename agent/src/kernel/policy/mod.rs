@@ -7,10 +7,12 @@
 //! - [`inherit`]: policies of an agent before this one
 //! - [`known`]: what trees were told of names before they were held
 //! - [`rights`]: which entries a policy makes (pure)
+//! - [`links`]: programs and sockets by where they are
 //! - this module: the maps, and the operations on them
 
 mod inherit;
 mod known;
+mod links;
 mod rights;
 
 use std::{
@@ -19,9 +21,10 @@ use std::{
 };
 
 use abi::{
+    paths::{PathKey, PathRights},
     policy::{
         Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Rate, Rights, ScanKey, ToolKey, ToolValue,
-        TreePolicy, jit_order, names, tree_flag,
+        TreePolicy, family, jit_order, names, tree_flag,
     },
     scan::{self, Scan},
     side,
@@ -51,6 +54,7 @@ pub(super) struct Maps {
     connect: LpmTrie<MapData, NetKey, Rights>,
     listen: LpmTrie<MapData, NetKey, Rights>,
     names: HashMap<MapData, NameKey, Rights>,
+    paths: HashMap<MapData, PathKey, PathRights>,
     resolvers: HashMap<MapData, [u64; 2], u64>,
     addresses: HashMap<MapData, BoundKey, Bound>,
     rates: HashMap<MapData, u64, Rate>,
@@ -118,6 +122,7 @@ impl Maps {
             connect: take(ebpf, "CONNECT")?,
             listen: take(ebpf, "LISTEN")?,
             names: take(ebpf, "NAMES")?,
+            paths: take(ebpf, "PATHS")?,
             resolvers: take(ebpf, "RESOLVERS")?,
             addresses: take(ebpf, "BOUND")?,
             rates: take(ebpf, "RATES")?,
@@ -157,6 +162,9 @@ impl Maps {
         for (name, rights) in &entries.names {
             self.names.insert(NameKey { policy, name: *name }, rights, 0).with_context(full("names"))?;
         }
+        for (path, rights) in &entries.paths {
+            self.paths.insert(PathKey { policy, path: *path }, rights, 0).with_context(full("paths"))?;
+        }
         Ok(())
     }
 
@@ -175,6 +183,9 @@ impl Maps {
         }
         for name in entries.names.keys() {
             let _gone = self.names.remove(&NameKey { policy, name: *name });
+        }
+        for path in entries.paths.keys() {
+            let _gone = self.paths.remove(&PathKey { policy, path: *path });
         }
     }
 
@@ -251,7 +262,8 @@ impl Kernel {
         if self.policy.loaded.get(&policy.identity).is_some_and(|l| l.generation > policy.generation) {
             bail!("{} is older than the one that is in force", context());
         }
-        let entries = rights::compile(policy, &self.policy.key).with_context(context)?;
+        let named = links::resolved(&policy.paths);
+        let entries = rights::compile(policy, &named, &self.policy.key).with_context(context)?;
         let number = self.policy.next;
         if let Err(e) = self.policy.put(number, &entries) {
             self.policy.remove(number, &entries);
@@ -555,6 +567,21 @@ impl Kernel {
     /// A tree that ran before it was found.
     pub(super) fn policy_old(&mut self, tree: u64) {
         self.policy.old.insert(tree);
+    }
+
+    /// Marks a tree as a server's. A nested one stays bound to the tree that it is in.
+    pub(super) fn mark_server(&mut self, tree: u64) -> Result<()> {
+        let held = self.policy.trees.get(&tree, 0);
+        let mut held = held.unwrap_or(TreePolicy { root: tree, ..TreePolicy::default() });
+        held.flags |= tree_flag::SERVER;
+        self.policy.trees.insert(tree, held, 0).context("the map of trees under a policy is full")
+    }
+
+    /// Has the canary's tree judged by a policy that permits nothing, and denies nothing: each act gives a record.
+    pub(crate) fn hold_canary(&mut self, tree: u64) -> Result<()> {
+        let families = family::EXEC | family::FILE | family::UNIX | family::DANGEROUS;
+        let held = TreePolicy { policy: u32::MAX, flags: tree_flag::DRY_RUN, root: tree, families, _pad: 0 };
+        self.policy.trees.insert(tree, held, 0).context("the map of trees under a policy is full")
     }
 
     /// A tree is gone: so is all that was kept for it.

@@ -6,9 +6,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use abi::policy::{CEILING, NOBODY, PortRight, RIGHTS, Rights, TOOL_BITS, ToolValue, family, names};
+use abi::{
+    paths::{PathRights, access, said_bit, span},
+    policy::{CEILING, NOBODY, PortRight, RIGHTS, Rights, TOOL_BITS, ToolValue, family, names},
+};
 use anyhow::{Result, bail, ensure};
-use engine::policy::{Family, NameRight, NetRight, Policy, Ports};
+use engine::policy::{Family, NameRight, NetRight, PathAccess, PathRight, Policy, Ports, Span};
 
 /// A network: words of its address, and how many bits of 128 count.
 pub(super) type Net = ([u64; 2], u8);
@@ -21,6 +24,7 @@ pub(super) struct Entries {
     pub(super) connect: BTreeMap<Net, Rights>,
     pub(super) listen: BTreeMap<Net, Rights>,
     pub(super) names: BTreeMap<u64, Rights>,
+    pub(super) paths: BTreeMap<u64, PathRights>,
     pub(super) families: u32,
 }
 
@@ -54,8 +58,7 @@ fn covers(wide: (u128, u8), narrow: (u128, u8)) -> bool {
 fn port_right(ports: Ports, mask: u64) -> Result<PortRight> {
     ensure!(ports.from <= ports.to, "ports {}-{} are none", ports.from, ports.to);
     Ok(PortRight {
-        // One that nobody holds is an entry all the same.
-        mask: mask & CEILING | if mask & CEILING == 0 && mask != 0 { NOBODY } else { 0 },
+        mask: holders(mask),
         from: ports.from,
         to: ports.to,
         protocol: u16::from(ports.protocol),
@@ -158,11 +161,66 @@ fn name_rights(all: &[NameRight], key: &names::Key) -> Result<BTreeMap<u64, Righ
     Ok(out)
 }
 
-/// All entries of a policy.
+/// A right's mask. One that nobody holds is an entry all the same; 0 says that it is forbidden.
+fn holders(mask: u64) -> u64 {
+    mask & CEILING | if mask & CEILING == 0 && mask != 0 { NOBODY } else { 0 }
+}
+
+fn path_rights(all: &[&PathRight], key: &names::Key) -> Result<BTreeMap<u64, PathRights>> {
+    let mut out: BTreeMap<u64, (&str, PathRights)> = BTreeMap::new();
+    for r in all {
+        let hash = match r.path.strip_prefix('@') {
+            Some(name) => key.abstract_name(name.as_bytes()),
+            None => {
+                ensure!(r.path.starts_with('/'), "{:?} is no absolute path", r.path);
+                key.path(r.path.as_bytes())
+            }
+        };
+        let (path, rights) = out.entry(hash).or_insert((&r.path, PathRights::default()));
+        ensure!(
+            path.trim_end_matches('/') == r.path.trim_end_matches('/'),
+            "the hash of {} collides with that of {path}: restart the agent, which takes another key",
+            r.path
+        );
+        let span = match r.span {
+            Span::Exact => span::EXACT,
+            Span::Children => span::CHILDREN,
+            Span::Subtree => span::SUBTREE,
+        };
+        let access = access_of(r.access);
+        rights.said |= said_bit(span, access);
+        if let Some(mask) = rights.mask.get_mut(span as usize).and_then(|of| of.get_mut(access as usize)) {
+            *mask = holders(r.mask);
+        }
+    }
+    Ok(out.into_iter().map(|(hash, (_, rights))| (hash, rights)).collect())
+}
+
+fn access_of(access: PathAccess) -> u32 {
+    match access {
+        PathAccess::Read => access::READ,
+        PathAccess::Write => access::WRITE,
+        PathAccess::Delete => access::DELETE,
+        PathAccess::Change => access::CHANGE,
+        PathAccess::Exec => access::EXEC,
+        PathAccess::Unix => access::UNIX,
+    }
+}
+
+/// Whether the kernel decides about it at all.
+fn is_judged(policy: &Policy, right: &PathRight) -> bool {
+    policy.families.contains(&match right.access {
+        PathAccess::Exec => Family::Exec,
+        PathAccess::Unix => Family::Unix,
+        _ => Family::File,
+    })
+}
+
+/// All entries of a policy. `named`: more rights to paths.
 ///
 /// # Errors
 /// When it cannot be said in the kernel's terms.
-pub(super) fn compile(policy: &Policy, key: &names::Key) -> Result<Entries> {
+pub(super) fn compile(policy: &Policy, named: &[PathRight], key: &names::Key) -> Result<Entries> {
     let mut tools: Vec<(u64, ToolValue)> = Vec::new();
     for tool in &policy.tools {
         ensure!(
@@ -189,11 +247,14 @@ pub(super) fn compile(policy: &Policy, key: &names::Key) -> Result<Entries> {
             Family::Dangerous => family::DANGEROUS,
         }
     });
+    let paths: Vec<&PathRight> =
+        policy.paths.iter().chain(named).filter(|right| is_judged(policy, right)).collect();
     Ok(Entries {
         tools,
         connect: nets(&policy.connect)?,
         listen: nets(&policy.listen)?,
         names: name_rights(&policy.names, key)?,
+        paths: path_rights(&paths, key)?,
         families,
     })
 }
@@ -274,6 +335,24 @@ mod tests {
         assert!(map.contains_key(&key.name("example.com").wrapping_add(names::BELOW)));
         assert!(name_rights(&[right("Upper.example", false, None, 1)], &key).is_err());
         assert!(name_rights(&[right("a..b", false, None, 1)], &key).is_err());
+    }
+
+    #[test]
+    fn a_path_has_one_entry_for_all_that_is_said_of_it() {
+        let key = names::Key::new(1, 2);
+        let right = |path: &str, span, access, mask| PathRight { path: path.into(), span, access, mask };
+        let all = [
+            right("/srv/", Span::Subtree, PathAccess::Read, 1),
+            right("/srv", Span::Exact, PathAccess::Exec, 0),
+            right("@bus", Span::Exact, PathAccess::Unix, NOBODY),
+        ];
+        let map = path_rights(&all.iter().collect::<Vec<_>>(), &key).expect("fits");
+        assert_eq!(map.len(), 2);
+        let srv = map[&key.path(b"/srv")];
+        assert_eq!(srv.said, said_bit(span::SUBTREE, access::READ) | said_bit(span::EXACT, access::EXEC));
+        assert_eq!((srv.mask[2][0], srv.mask[0][4]), (1, 0));
+        assert_eq!(map[&key.abstract_name(b"bus")].mask[0][5], NOBODY);
+        assert!(path_rights(&[&right("srv", Span::Exact, PathAccess::Read, 1)], &key).is_err());
     }
 
     #[test]

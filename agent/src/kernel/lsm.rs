@@ -1,0 +1,130 @@
+//! BPF LSM programs: loaded and attached where the kernel has them. What a family is worth is one coverage line, named after the
+//! hook that its ladder begins with: all of its programs, or none.
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Btf,
+    programs::{Lsm, ProgramError},
+};
+use engine::output::CoverageState;
+
+use super::{Kernel, hooks::short};
+
+/// Programs that deny something together, and their hooks.
+struct Group {
+    coverage: &'static str,
+    programs: &'static [(&'static str, &'static str)],
+}
+
+const GROUPS: [Group; 6] = [
+    Group { coverage: "lsm/bprm_check_security", programs: &[("lsm_bprm_check", "bprm_check_security")] },
+    Group {
+        coverage: "lsm/file_open",
+        programs: &[
+            ("lsm_file_open", "file_open"),
+            ("lsm_unlink", "path_unlink"),
+            ("lsm_rmdir", "path_rmdir"),
+            ("lsm_mknod", "path_mknod"),
+            ("lsm_mkdir", "path_mkdir"),
+            ("lsm_symlink", "path_symlink"),
+            ("lsm_link", "path_link"),
+            ("lsm_rename", "path_rename"),
+            ("lsm_truncate", "path_truncate"),
+            ("lsm_chmod", "path_chmod"),
+            ("lsm_chown", "path_chown"),
+        ],
+    },
+    Group {
+        coverage: "lsm/unix_stream_connect",
+        programs: &[("lsm_unix_connect", "unix_stream_connect"), ("lsm_unix_send", "unix_may_send")],
+    },
+    Group {
+        coverage: "lsm/ptrace_access_check",
+        programs: &[
+            ("lsm_ptrace", "ptrace_access_check"),
+            ("lsm_traceme", "ptrace_traceme"),
+            ("lsm_mount", "sb_mount"),
+            ("lsm_move_mount", "move_mount"),
+            ("lsm_umount", "sb_umount"),
+            ("lsm_pivot_root", "sb_pivotroot"),
+            ("lsm_bpf", "bpf"),
+        ],
+    },
+    Group { coverage: "lsm/socket_create", programs: &[("lsm_socket", "socket_create")] },
+    Group { coverage: "lsm/task_kill", programs: &[("lsm_kill", "task_kill")] },
+];
+
+/// Fields without which these programs would not know what they look at.
+const REQUIRED: [&str; 4] = ["dentry_inode", "mount_ns", "unix_path", "unix_addr"];
+
+/// Why a program is not at work.
+enum Lacking {
+    /// This kernel has no BPF LSM, or lets nobody use it: the doctor tells why, and what to do.
+    Lsm,
+    /// It has, and does not take the program.
+    Program(String),
+}
+
+impl From<ProgramError> for Lacking {
+    fn from(e: ProgramError) -> Self {
+        match &e {
+            // No such hook: built without CONFIG_BPF_LSM.
+            ProgramError::Btf(_) => Self::Lsm,
+            ProgramError::LoadError { io_error, verifier_log: _ }
+                if io_error.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Self::Lsm
+            }
+            _ => Self::Program(short(&e)),
+        }
+    }
+}
+
+impl Kernel {
+    /// Loads and attaches what this kernel can do of it. A kernel without BPF LSM gets no coverage lines: acts are then seen, not
+    /// denied, as the lines of other hooks say.
+    pub(super) fn attach_lsm(&mut self, absent: &[&str]) -> Result<()> {
+        let btf = Btf::from_sys_fs().context("the kernel's types cannot be read")?;
+        let missing: Vec<&str> = REQUIRED.into_iter().filter(|f| absent.contains(f)).collect();
+        for group in &GROUPS {
+            let done = if missing.is_empty() {
+                group.programs.iter().try_for_each(|(name, hook)| self.attach_one(name, hook, &btf))
+            } else {
+                Err(Lacking::Program(format!("this kernel's BTF lacks {missing:?}")))
+            };
+            match done {
+                Ok(()) => self.cover(group.coverage, CoverageState::Enforcing, None),
+                Err(Lacking::Lsm) => return Ok(()),
+                Err(Lacking::Program(why)) => {
+                    self.drop_group(group)?;
+                    self.cover(group.coverage, CoverageState::Blind, Some(why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lsm(&mut self, name: &str) -> Result<&mut Lsm, Lacking> {
+        let program = self.ebpf.program_mut(name);
+        let program = program.ok_or_else(|| Lacking::Program(format!("the BPF object has no {name}")))?;
+        program.try_into().map_err(Lacking::from)
+    }
+
+    fn attach_one(&mut self, name: &str, hook: &str, btf: &Btf) -> Result<(), Lacking> {
+        let program = self.lsm(name)?;
+        program.load(hook, btf)?;
+        program.attach()?;
+        Ok(())
+    }
+
+    /// A part of a family denies nothing that cannot be done another way.
+    fn drop_group(&mut self, group: &Group) -> Result<()> {
+        for (name, _) in group.programs {
+            let loaded = self.lsm(name).map_err(|_lacking| anyhow!("the BPF object has no {name}"))?;
+            if loaded.fd().is_ok() {
+                loaded.unload().with_context(|| format!("cannot unload {name}"))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! Unix sockets that are connected to or sent to, by the file that they are bound to, or their abstract name.
+
+use abi::paths::access;
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+
+use super::{
+    ALLOW, arg,
+    judge::{bit, lsm_abstract, lsm_path},
+    said,
+};
+use crate::{
+    kernel::read,
+    track::{current_tgid, maybe},
+};
+
+/// (own sock, peer's sock, new sock)
+#[lsm(hook = "unix_stream_connect")]
+pub fn lsm_unix_connect(ctx: LsmContext) -> i32 {
+    if !maybe(current_tgid()) {
+        return ALLOW;
+    }
+    said(to(arg(&ctx, 1) as usize))
+}
+
+/// (own socket, peer's socket): a datagram goes there
+#[lsm(hook = "unix_may_send")]
+pub fn lsm_unix_send(ctx: LsmContext) -> i32 {
+    if !maybe(current_tgid()) {
+        return ALLOW;
+    }
+    said(to(read(arg(&ctx, 1) as usize + off!(socket_sk))))
+}
+
+#[inline(always)]
+fn to(sk: usize) -> u64 {
+    let path = sk + off!(unix_path);
+    let dentry: u64 = read(path + off!(path_dentry));
+    if dentry != 0 {
+        return lsm_path(bit(access::UNIX), dentry, read(path + off!(path_mnt)));
+    }
+    let address: usize = read(sk + off!(unix_addr));
+    if address == 0 {
+        // A pair: whoever has it, has it.
+        return 0;
+    }
+    let len: u32 = read(address + off!(unix_address_len));
+    if len < 3 || len > 110 {
+        return 0;
+    }
+    // Family, and the NUL that makes it abstract.
+    let name = address + off!(unix_address_name) + 3;
+    lsm_abstract(sk as u64, name as u64, u64::from(len) - 3)
+}
