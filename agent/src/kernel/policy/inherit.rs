@@ -50,7 +50,8 @@ impl Maps {
     pub(in crate::kernel) fn rests(&self) -> bool {
         // What is only told needs an agent that tells it.
         let denies = tree_flag::ENFORCE | tree_flag::CUT | tree_flag::RATE;
-        !self.loaded.is_empty() || self.trees.iter().filter_map(Result::ok).any(|(_, h)| h.flags & denies != 0)
+        !self.loaded.is_empty()
+            || self.trees.iter().filter_map(Result::ok).any(|(_, h)| h.flags & denies != 0)
     }
 
     /// Whether a tree is held to anything.
