@@ -294,6 +294,9 @@ fn nothing_gets_out_but_what_was_ratified() -> Result<()> {
     ensure!(late.is_empty(), "later: {late:?}");
     ensure!(tried >= 40, "only {tried} ways were tried");
     println!("{tried} ways tried, {} got out", leaks.len());
+    let lsm = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    let has_lsm = lsm.trim().split(',').any(|name| name == "bpf");
+    ensure!(!has_lsm || leaks.is_empty(), "BPF LSM is alive, and these got out: {leaks:?}");
     for leak in &leaks {
         let known = NOT_DENIED_WITHOUT_LSM.iter().find(|(name, ..)| leak == name);
         let (_, kind, object) = known.with_context(|| format!("{leak} got out"))?;

@@ -38,7 +38,8 @@ use crate::{
 const SLOWNESS: u32 = 4;
 
 /// Tests that are left out where none is named, and why.
-const NOT_HERE: [(&str, &str); 10] = [
+const NOT_HERE: [(&str, &str); 11] = [
+    ("innocents::", "they need Node.js and a day in emulation"),
     ("real_servers::", "they need Node.js and Python"),
     ("pipelines::launchers", "it needs Node.js and Python"),
     ("running::running_after_a_long_silence", "it waits for a minute"),

@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Programs that the tests start.
-const BINS: [&str; 6] = ["toolwarden", "oracle", "forger", "flooder", "garbler", "contained"];
+const BINS: [&str; 7] = ["toolwarden", "oracle", "forger", "flooder", "garbler", "contained", "caller"];
 /// Files of the workspace that the tests read.
 const FILES: [&str; 2] = ["docs/schema/event.schema.json", "docs/schema/doctor.schema.json"];
 
