@@ -79,7 +79,7 @@ impl Contain {
         let mut force = Force { until_ns: until_ns(order.for_ns), ..Force::default() };
         let (mut said, mut problems) = (Vec::new(), Vec::new());
         let mut reached = std::collections::BTreeSet::new();
-        if let Err(why) = self.into_scope(order, &mut record, &keys, ground, never) {
+        if let Err(why) = self.move_to_scope(order, &mut record, &keys, ground, never) {
             problems.push(format!("systemd made no scope ({why})"));
         }
         for r in &RESOURCES {
@@ -163,7 +163,7 @@ impl Contain {
 
     /// Where systemd is process 1: a scope with the first process of the tree, in place of a cgroup that nobody but us knows
     /// of. The others enter it as they would that one.
-    fn into_scope(
+    fn move_to_scope(
         &mut self,
         order: &Order,
         record: &mut Record,

@@ -120,10 +120,11 @@ fn told(lines: &[Line], expected: &BTreeMap<String, f64>) -> Vec<String> {
                     *objects.entry((&e.server.name, tool, format!("{op} {object}"))).or_default() += e.count;
                 }
             }
-            Line::Response(r) if r.action == Action::KillServer || r.action == Action::KillChild => {
-                if r.verdict == Verdict::Done {
-                    faults.push(format!("killed: {r:?}"));
-                }
+            Line::Response(r)
+                if r.verdict == Verdict::Done
+                    && matches!(r.action, Action::KillServer | Action::KillChild) =>
+            {
+                faults.push(format!("killed: {r:?}"));
             }
             _ => {}
         }
