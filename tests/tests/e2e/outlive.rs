@@ -303,7 +303,7 @@ fn a_stop_may_leave_behind_what_is_denied() -> Result<()> {
     doctor.args(["doctor", "--format", "json", "--pin-dir", &dir]);
     let told = said(doctor)?;
     let told: Value = serde_json::from_str(&told.out).with_context(|| told.err)?;
-    ensure!(told.to_string().contains(": 14 links, 21 maps"), "{told:#}");
+    ensure!(told.to_string().contains(": 14 links, 22 maps"), "{told:#}");
     let mut agent = site.start(&[])?;
     holds(&mut client, &site, "with the next agent")?;
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.errors());
