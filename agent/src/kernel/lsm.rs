@@ -65,6 +65,14 @@ enum Lacking {
     Program(String),
 }
 
+/// What a verifier says at the end, before its figures.
+fn verdict(log: &str) -> &str {
+    let figures =
+        |l: &&str| ["verification time", "stack depth", "processed"].iter().any(|f| l.starts_with(f));
+    let said = log.lines().map(str::trim).filter(|l| !l.is_empty() && !figures(l));
+    said.last().unwrap_or("it does not say why")
+}
+
 impl From<ProgramError> for Lacking {
     fn from(e: ProgramError) -> Self {
         match &e {
@@ -75,6 +83,10 @@ impl From<ProgramError> for Lacking {
             {
                 Self::Lsm
             }
+            ProgramError::LoadError { io_error, verifier_log } => Self::Program(format!(
+                "the kernel takes no such program: {} ({io_error})",
+                verdict(&verifier_log.to_string())
+            )),
             _ => Self::Program(short(&e)),
         }
     }
