@@ -44,6 +44,9 @@ struct Row {
 type Table = BTreeMap<(String, String), Row>;
 
 fn run() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("--story") {
+        return story::tell();
+    }
     let world = World::new()?;
     let agent = Agent::start(&[])?;
     println!("toolwarden: attached in {} ms", agent.attached_in.as_millis());

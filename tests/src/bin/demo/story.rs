@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 const PARTNER: [u8; 4] = [127, 72, 0, 1];
 const STRANGER: [u8; 4] = [127, 72, 0, 2];
 const CALLS: u32 = 20;
+/// Longer than a call takes to settle: what two calls may have done teaches neither.
+const SETTLE: Duration = Duration::from_millis(60);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Story<'a> {
@@ -55,8 +57,7 @@ impl Story<'_> {
 
     fn connect(&mut self, tool: &str, to: SocketAddr) -> Result<String> {
         let (_, reply) = self.server.call(tool, &json!({"acts": [{"do": "tcp", "to": to}]}))?;
-        // Longer than calls take to settle.
-        thread::sleep(Duration::from_millis(60));
+        thread::sleep(SETTLE);
         Ok(reply.text().to_owned())
     }
 }
@@ -89,9 +90,11 @@ pub(crate) fn tell() -> Result<()> {
     let pid = server.pid();
     let mut story = Story { dir: dir.path(), server };
 
+    thread::sleep(SETTLE);
     for _ in 0..CALLS {
         story.connect("fetch", partner)?;
         story.server.call("summarise", &json!({"acts": []}))?;
+        thread::sleep(SETTLE);
     }
     let name = until("it is known who it is", || {
         let all = story.asked(&["servers"])?;
