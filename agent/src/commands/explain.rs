@@ -54,7 +54,19 @@ pub(super) fn page(f: &Value, to: &mut Screen<'_>) -> io::Result<()> {
     }
 
     to.heading("What was done")?;
-    to.field("response", &some(f, "response").unwrap_or_else(|| "told, nothing was stopped".into()))?;
+    let denied = list(evidence, "effects").iter().any(|e| {
+        let effect = e.get("effect").unwrap_or(&nothing);
+        at(effect, "kind") == "denied" && effect.get("dry_run") != Some(&Value::Bool(true))
+    });
+    let responses = list(f, "responses");
+    if denied {
+        to.field("in the kernel", "the act was denied")?;
+    } else if responses.is_empty() {
+        to.field("response", "told, nothing was stopped")?;
+    }
+    for r in responses {
+        to.field("response", &format!("{} ({}): {}", at(r, "action"), at(r, "verdict"), at(r, "result")))?;
+    }
     to.field("seen", &acked(f))
 }
 

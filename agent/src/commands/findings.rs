@@ -20,7 +20,11 @@ pub(super) fn run(options: &Findings, out: &mut dyn Write) -> Result<Exit, Stop>
     match &options.verb {
         FindingsVerb::List(filter) => list(filter, remote, out),
         FindingsVerb::Show { id } => answer(remote, &finding(id, remote)?, out, show_page),
-        FindingsVerb::Explain { id } => answer(remote, &finding(id, remote)?, out, explain::page),
+        FindingsVerb::Explain { id } => {
+            let mut found = finding(id, remote)?;
+            found["responses"] = responses(&found, remote)?;
+            answer(remote, &found, out, explain::page)
+        }
         FindingsVerb::Ack { id, expected, note } => {
             let body = json!({ "note": note, "expected": expected });
             let data = client::post(remote, &format!("/v1/findings/{}/ack", client::percent(id)), &body)?;
@@ -48,6 +52,13 @@ pub(super) fn run(options: &Findings, out: &mut dyn Write) -> Result<Exit, Stop>
 
 fn finding(id: &str, remote: &Remote) -> Result<Value, Stop> {
     client::get(remote, &format!("/v1/findings/{}", client::percent(id)), &[])
+}
+
+/// What was ordered because of it, as far as the latest responses tell.
+fn responses(found: &Value, remote: &Remote) -> Result<Value, Stop> {
+    let all = client::get(remote, "/v1/responses", &[("limit", "1000")])?;
+    let because = |r: &&Value| r["cause"]["finding"].is_string() && r["cause"]["finding"] == found["id"];
+    Ok(super::show::rows(&all).iter().filter(because).cloned().collect())
 }
 
 fn list(filter: &List, remote: &Remote, out: &mut dyn Write) -> Result<Exit, Stop> {

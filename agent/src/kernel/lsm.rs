@@ -69,8 +69,8 @@ enum Lacking {
 fn verdict(log: &str) -> &str {
     let figures =
         |l: &&str| ["verification time", "stack depth", "processed"].iter().any(|f| l.starts_with(f));
-    let said = log.lines().map(str::trim).filter(|l| !l.is_empty() && !figures(l));
-    said.last().unwrap_or("it does not say why")
+    let mut said = log.lines().rev().map(str::trim).filter(|l| !l.is_empty() && !figures(l));
+    said.next().unwrap_or("it does not say why")
 }
 
 impl From<ProgramError> for Lacking {

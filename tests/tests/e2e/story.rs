@@ -121,6 +121,7 @@ fn learned_ratified_denied_frozen_explained_released() -> Result<()> {
     soon("the finding is stored", || Ok(place.finding(&found.id).ok()))?;
     let told = place.ask(&["findings", "explain", &found.id])?.good()?;
     ensure!(told.contains("denied in the kernel") && told.contains("quiet"), "{told}");
+    ensure!(told.contains("the act was denied") && told.contains("freeze (done)"), "{told}");
     place.person(&["respond", "release", &name])?.good()?;
     server.0.patience = patient(5 * SECOND);
     let reply = server.0.wait(&bad)?;
