@@ -27,14 +27,19 @@ const PYPI_SERVERS: [(&str, &str); 3] =
 const NODE: u32 = 18;
 const PYTHON: (u32, u32) = (3, 10);
 
+/// Programs that tests start, and their packages.
+const PROGRAMS: [(&str, &str); 4] =
+    [("git", "git"), ("strace", "strace"), ("ip", "iproute2"), ("hostname", "hostname")];
+
 pub(crate) fn observer_there(_: &Workspace) -> Option<String> {
-    Some(format!("{}, {}", on_path("git")?.display(), on_path("strace")?.display()))
+    let found: Option<Vec<_>> = PROGRAMS.iter().map(|(program, _)| on_path(program)).collect();
+    Some(found?.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))
 }
 
 pub(crate) fn make_observer(_: &Workspace, steps: &mut Steps) -> Result<()> {
-    steps.begin("git and strace");
-    let wanted: Vec<&str> =
-        ["git", "strace"].into_iter().filter(|program| on_path(program).is_none()).collect();
+    steps.begin("git, strace, ip and hostname");
+    let lacking = PROGRAMS.iter().filter(|(program, _)| on_path(program).is_none());
+    let wanted: Vec<&str> = lacking.map(|(_, package)| *package).collect();
     apt::install(steps, &wanted, "the end-to-end stage")
 }
 

@@ -67,8 +67,12 @@ const FUZZ: Part = Part {
     },
 };
 
-const OBSERVER: Part =
-    Part { name: "git and strace", there: servers::observer_there, steps: 1, make: servers::make_observer };
+const OBSERVER: Part = Part {
+    name: "git, strace, ip and hostname",
+    there: servers::observer_there,
+    steps: 1,
+    make: servers::make_observer,
+};
 
 const NPM: Part =
     Part { name: "MCP servers from npm", there: servers::npm_there, steps: 1, make: servers::make_npm };
