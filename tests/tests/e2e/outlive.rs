@@ -135,8 +135,8 @@ fn layouts(place: &Place) -> Vec<PathBuf> {
 
 pub(crate) fn server() -> Result<Client> {
     let client = Client::start(Command::new(program("contained")?), Manner::default())?;
-    // The agent binds a tree when it reads of its exec.
-    thread::sleep(patient_ms(100));
+    // The agent binds a tree when it reads of its exec: on a loaded machine not at once.
+    thread::sleep(patient_ms(500));
     Ok(client)
 }
 
@@ -295,6 +295,7 @@ fn a_stop_may_leave_behind_what_is_denied() -> Result<()> {
     let site = Site::new()?;
     let mut agent = site.start(&["--keep-enforcing"])?;
     let mut client = server()?;
+    soon("it is held", || Ok((call(&mut client, "other", &site.act(ALLOWED))? == "EPERM").then_some(())))?;
     let map = site.map()?;
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.errors());
     holds(&mut client, &site, "after a stop")?;
