@@ -7,16 +7,14 @@ use std::sync::Arc;
 
 use super::{
     Judge,
-    effects::{Found, is_incidental},
-    policy, words,
+    effects::{Found, is_incidental, permit_nth, rests_on},
+    words,
 };
 use crate::{
-    act::{self, Act},
     baseline::{Dimension, Item, ScopeKey},
-    finding::{Origin, Severity},
+    finding::Severity,
     output::EffectLine,
     policy::Family,
-    rules,
 };
 
 fn family(dimension: Dimension) -> Option<Family> {
@@ -61,23 +59,11 @@ impl Judge {
                 scopes.iter().take(3).map(|s| words::normal(baseline, s, item.dimension)).collect();
             let normal = normal.join("; ");
             let because = self.enforcement.because.get(&family).map_or("this host cannot", String::as_str);
-            let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
-            let mut permit = String::new();
-            let mut k = 0;
-            act::each(&line.effect, |act| {
-                if k == n {
-                    permit = rules::permit(kind, &at, &act);
-                }
-                k += usize::from(!matches!(act, Act::Sni { .. }));
-            });
+            let permit = permit_nth(i, scopes, kind, &line.effect, n);
             found.push(Found {
                 kind,
                 severity: kind.severity().max(Severity::Medium),
-                origin: Origin::Baseline {
-                    sessions: u64::from(baseline.trials),
-                    calls: baseline.calls,
-                    bound: baseline.bound(),
-                },
+                origin: rests_on(baseline),
                 object: item.levels[0].to_string(),
                 sentence: format!(
                     "{}, server `{}` {}, which the ratified baseline {key} does not permit; what is normal: {normal}. \

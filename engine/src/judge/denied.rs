@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Judge, effects::Found, policy, words};
+use super::{
+    Judge,
+    effects::{Found, rests_on},
+    policy, words,
+};
 use crate::{
     act::{Access, Act},
     baseline::{self, Dimension, ScopeKey},
@@ -164,11 +168,7 @@ impl Judge {
         Some(Found {
             kind,
             severity: kind.severity().max(Severity::Medium),
-            origin: Origin::Baseline {
-                sessions: u64::from(baseline.trials),
-                calls: baseline.calls,
-                bound: baseline.bound(),
-            },
+            origin: rests_on(baseline),
             object: object.unwrap_or_else(|| denial.object.to_owned()),
             sentence: format!(
                 "{start}, which the ratified baseline {key} does not permit; what is normal: {normal}. {}",
@@ -181,7 +181,8 @@ impl Judge {
     }
 }
 
-fn permit(kind: Kind, scopes: &[ScopeKey], i: &super::Instance, act: Option<&Act<'_>>) -> String {
+/// The rule that would permit an act.
+pub(super) fn permit(kind: Kind, scopes: &[ScopeKey], i: &super::Instance, act: Option<&Act<'_>>) -> String {
     let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
     act.map(|act| rules::permit(kind, &at, act)).unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Judge, Mode,
     book::{Cause, Draft},
-    denied::Denial,
+    denied::{self, Denial},
     instance::{Instance, scopes},
     policy, words,
 };
@@ -202,23 +202,11 @@ impl Judge {
                 line.server.name,
                 words::did(&line.effect),
             );
-            let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
-            let mut permit = String::new();
-            let mut k = 0;
-            act::each(&line.effect, |act| {
-                if k == n {
-                    permit = rules::permit(kind, &at, &act);
-                }
-                k += usize::from(!matches!(act, Act::Sni { .. }));
-            });
+            let permit = permit_nth(i, scopes, kind, &line.effect, n);
             found.push(Found {
                 kind,
                 severity: severity(kind, item, level),
-                origin: Origin::Baseline {
-                    sessions: u64::from(baseline.trials),
-                    calls: baseline.calls,
-                    bound: baseline.bound(),
-                },
+                origin: rests_on(baseline),
                 object,
                 sentence,
                 permit,
@@ -339,6 +327,23 @@ impl Judge {
             self.book.raise_partner(cause, raised.with.kind, &raised.with.object, raised.severity, &because);
         }
     }
+}
+
+/// The rule that would permit the act that makes the `n`th item of an effect.
+pub(super) fn permit_nth(i: &Instance, scopes: &[ScopeKey], kind: Kind, effect: &Effect, n: usize) -> String {
+    let (mut permit, mut k) = (String::new(), 0);
+    act::each(effect, |act| {
+        if k == n {
+            permit = denied::permit(kind, scopes, i, Some(&act));
+        }
+        k += usize::from(!matches!(act, Act::Sni { .. }));
+    });
+    permit
+}
+
+/// What a finding rests on that a baseline makes.
+pub(super) fn rests_on(baseline: &Baseline) -> Origin {
+    Origin::Baseline { sessions: u64::from(baseline.trials), calls: baseline.calls, bound: baseline.bound() }
 }
 
 /// Counts what an effect adds to the numbers of its scope and session.
