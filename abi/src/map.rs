@@ -165,8 +165,58 @@ pub mod counter {
     pub const POLICY_FULL: u32 = 29;
     /// All work spaces of the LSM programs were taken: the act was denied to those who are held to a policy.
     pub const LSM_BUSY: u32 = 30;
+    /// Runs of a hook's programs for processes that are watched: `RUNS +` one of [`super::run`].
+    pub const RUNS: u32 = 32;
     /// How many there are.
-    pub const COUNT: u32 = 32;
+    pub const COUNT: u32 = RUNS + super::run::COUNT;
+}
+
+/// Hooks whose runs are counted.
+pub mod run {
+    /// A process is made.
+    pub const FORK: u32 = 0;
+    /// A program is executed.
+    pub const EXEC: u32 = 1;
+    /// A thread ends.
+    pub const EXIT: u32 = 2;
+    /// A system call returns.
+    pub const SYSCALL: u32 = 3;
+    /// An io_uring operation is submitted.
+    pub const URING: u32 = 4;
+    /// connect to an IPv4 address.
+    pub const CONNECT4: u32 = 5;
+    /// connect to an IPv6 address.
+    pub const CONNECT6: u32 = 6;
+    /// A datagram to an IPv4 address.
+    pub const SENDMSG4: u32 = 7;
+    /// A datagram to an IPv6 address.
+    pub const SENDMSG6: u32 = 8;
+    /// bind to an IPv4 address.
+    pub const BIND4: u32 = 9;
+    /// bind to an IPv6 address.
+    pub const BIND6: u32 = 10;
+    /// A socket is made.
+    pub const SOCK_CREATE: u32 = 11;
+    /// A socket is gone.
+    pub const SOCK_RELEASE: u32 = 12;
+    /// A packet leaves.
+    pub const EGRESS: u32 = 13;
+    /// A packet comes.
+    pub const INGRESS: u32 = 14;
+    /// LSM: a program.
+    pub const LSM_EXEC: u32 = 15;
+    /// LSM: a file or directory.
+    pub const LSM_FILE: u32 = 16;
+    /// LSM: a unix socket.
+    pub const LSM_UNIX: u32 = 17;
+    /// LSM: ptrace, mounts, bpf, sockets of other families.
+    pub const LSM_DANGEROUS: u32 = 18;
+    /// LSM: what is the agent's own.
+    pub const LSM_GUARD: u32 = 19;
+    /// Acts against the agent.
+    pub const TAMPERING: u32 = 20;
+    /// How many there are.
+    pub const COUNT: u32 = 21;
 }
 
 /// Tuning, written once at load; read-only in the kernel.
@@ -179,6 +229,10 @@ pub struct Settings {
     pub agent: u32,
     /// Only the programs of the term that `TERM` names follow channels: see [`crate::policy::Term`].
     pub term: u32,
+    /// The agent's mount namespace.
+    pub mount_ns: u32,
+    /// Keeps alignment.
+    pub _pad: u32,
 }
 
 #[cfg(feature = "user")]

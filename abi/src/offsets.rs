@@ -58,6 +58,12 @@ offsets! {
     task_login_uid: "task_struct", ["loginuid"];
     /// TS_COMPAT lives here on x86.
     task_ti_status: "task_struct", ["thread_info.status"];
+    /// What a task may do.
+    task_cred: "task_struct", ["cred"];
+    /// Its number, in each namespace of numbers.
+    task_thread_pid: "task_struct", ["thread_pid"];
+    /// Links in the lists of [`Self::pid_tasks`].
+    task_pid_links: "task_struct", ["pid_links"];
     /// CPU time of a thread, ns.
     task_runtime: "task_struct", ["se.sum_exec_runtime"];
     /// Link in the list of threads.
@@ -110,6 +116,10 @@ offsets! {
     inode_nlink: "inode", ["__i_nlink", "i_nlink"];
     /// File system.
     inode_sb: "inode", ["i_sb"];
+    /// What a file system keeps of an inode.
+    inode_private: "inode", ["i_private"];
+    /// Kind of a file system.
+    sb_magic: "super_block", ["s_magic"];
     /// Device of a file system.
     sb_dev: "super_block", ["s_dev"];
     /// Parent directory.
@@ -134,6 +144,32 @@ offsets! {
     mount_mountpoint: "mount", ["mnt_mountpoint"];
     /// Namespace of a mount.
     mount_ns: "mount", ["mnt_ns"];
+    /// Number of such a namespace.
+    mnt_ns_inum: "mnt_namespace", ["ns.inum"];
+    /// Effective user.
+    cred_euid: "cred", ["euid"];
+    /// Effective capabilities.
+    cred_caps: "cred", ["cap_effective"];
+    /// Where they count.
+    cred_user_ns: "cred", ["user_ns"];
+    /// How deep that is: 0 is the host.
+    user_ns_level: "user_namespace", ["level"];
+    /// Tasks of a number, by kind of number.
+    pid_tasks: "pid", ["tasks"];
+    /// How deep a number's namespace is: 0 is the host.
+    pid_level: "pid", ["level"];
+    /// Whose a file of procfs is.
+    proc_pid: "proc_inode", ["pid"];
+    /// struct inode within it.
+    proc_inode: "proc_inode", ["vfs_inode"];
+    /// Number of a BPF map.
+    bpf_map_id: "bpf_map", ["id"];
+    /// What else there is of a BPF program.
+    bpf_prog_aux: "bpf_prog", ["aux"];
+    /// Its number.
+    bpf_aux_id: "bpf_prog_aux", ["id"];
+    /// Number of a BPF link.
+    bpf_link_id: "bpf_link", ["id"];
     /// Executed file.
     bprm_file: "linux_binprm", ["file"];
     /// Name as given to exec.
@@ -162,6 +198,12 @@ offsets! {
     sk_cookie: "sock_common", ["skc_cookie"];
     /// Protocol (IPPROTO_*).
     sk_protocol: "sock", ["sk_protocol"];
+    /// Type (SOCK_*).
+    sk_type: "sock", ["sk_type"];
+    /// First sequence number that a TCP socket, which begins with its `struct sock`, has not sent.
+    tcp_snd_nxt: "tcp_sock", ["snd_nxt"];
+    /// First one that it has not received.
+    tcp_rcv_nxt: "tcp_sock", ["rcv_nxt"];
     /// Held by a process that is in a system call.
     sk_owned: "sock", ["sk_lock.owned"];
     /// State (TCP_*).

@@ -84,6 +84,31 @@ pub mod guarded {
     pub const SUBTREE: u64 = 1;
     /// Its name: it holds what is guarded.
     pub const NAME: u64 = 2;
+    /// Files directly in it: those by which a cgroup is frozen, limited and killed.
+    pub const INSIDE: u64 = 4;
+}
+
+/// A process that servers must leave alone, by its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GuardedTask {
+    /// Its start, ns since boot, to a clock tick: its number may be another one's by now.
+    pub start_ns: u64,
+    /// Not 0: acts against it are denied, by LSM programs that tell of them.
+    pub denied: u64,
+}
+
+/// Start times are compared in these.
+pub const TICK_NS: u64 = 10_000_000;
+
+/// Keys of BPF objects that servers must leave alone: kind above 32 bits, and number.
+pub mod object {
+    /// Maps.
+    pub const MAP: u64 = 1 << 32;
+    /// Programs.
+    pub const PROGRAM: u64 = 2 << 32;
+    /// Links.
+    pub const LINK: u64 = 3 << 32;
 }
 
 impl names::Key {
@@ -131,7 +156,7 @@ const _: () = assert!(size_of::<PathRights>() == 8 + 3 * 64);
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{InodeKey, PathKey, PathRights};
+    use super::{GuardedTask, InodeKey, PathKey, PathRights};
     // SAFETY: `repr(C)`, `Copy + 'static`, without padding (zerocopy::IntoBytes) and valid for any bit pattern
     // (zerocopy::FromBytes).
     unsafe impl aya::Pod for PathKey {}
@@ -139,6 +164,8 @@ mod pod {
     unsafe impl aya::Pod for PathRights {}
     // SAFETY: as above.
     unsafe impl aya::Pod for InodeKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for GuardedTask {}
 }
 
 #[cfg(test)]

@@ -101,8 +101,13 @@ pub struct Jit {
     pub live_ns: [u64; 64],
     /// [`STARTUP`] is live until then; `u64::MAX` until the first reply.
     pub startup_until: u64,
-    /// The ceiling is live until then: a request was not understood.
+    /// The ceiling is live until then, unless user space has dealt with it: see [`Jit::understood`].
     pub ceiling_until: u64,
+    /// How many requests made the ceiling live because they were not understood. Their records are in the ring before they count.
+    pub ceilings: u64,
+    /// With how many of them user space has dealt: with all, and the ceiling is not live. No time is set back for that, or one that
+    /// comes meanwhile would have its own set back.
+    pub understood: u64,
     /// Requests that were not understood.
     pub unsure: u64,
     /// Replies that were not understood: their calls end when user space says so, or expire.
@@ -126,6 +131,8 @@ impl Default for Jit {
             live_ns: [0; 64],
             startup_until: 0,
             ceiling_until: 0,
+            ceilings: 0,
+            understood: 0,
             unsure: 0,
             unsure_replies: 0,
             calls: 0,
@@ -133,6 +140,14 @@ impl Default for Jit {
             forged: 0,
             full: 0,
         }
+    }
+}
+
+impl Jit {
+    /// Until when the ceiling is live; 0 when it is not.
+    #[must_use]
+    pub const fn ceiling(&self) -> u64 {
+        if self.ceilings == self.understood { 0 } else { self.ceiling_until }
     }
 }
 
@@ -147,8 +162,12 @@ pub const CALL_NS: u64 = 300_000_000_000;
 pub mod jit_order {
     /// The call is over.
     pub const CLOSE: u64 = u64::MAX;
-    /// All calls in flight are known.
+    /// All calls in flight are known; in place of the id: of how many [`super::Jit::ceilings`].
     pub const UNDERSTOOD: u64 = u64::MAX - 1;
+    /// How far the ring was written, the lower 32 bits of the position.
+    pub const PRODUCED: u64 = u64::MAX - 2;
+    /// And how far it was read.
+    pub const CONSUMED: u64 = u64::MAX - 3;
 }
 
 /// A call in flight.
@@ -392,7 +411,7 @@ pub mod names {
 
 const _: () = {
     assert!(size_of::<TreePolicy>() == 24);
-    assert!(size_of::<Jit>() == 4 * 512 + 64);
+    assert!(size_of::<Jit>() == 4 * 512 + 80);
     assert!(size_of::<Rights>() == 8 + 16 * RIGHTS);
 };
 

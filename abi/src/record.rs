@@ -521,6 +521,14 @@ pub mod denied_op {
     pub const PTRACE_AGENT: u32 = 32;
     /// A change of the agent's files; the path follows, leaf first.
     pub const AGENT_FILE: u32 = 33;
+    /// The agent was put into another cgroup.
+    pub const MOVE_AGENT: u32 = 34;
+    /// A limit or the priority of the agent.
+    pub const LIMIT_AGENT: u32 = 35;
+    /// A map (1), program (2) or link (3) of the agent's: [`super::Denied::port`].
+    pub const AGENT_BPF: u32 = 36;
+    /// A mount that the agent's files are on, or one over them.
+    pub const AGENT_MOUNT: u32 = 37;
 }
 
 /// Bits of [`Denied::flags`].

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     commands::{self, args, respond},
-    control, doctor, guard,
-    kernel::pins,
+    doctor,
 };
 
 /// Watches what each MCP tool really does on this host.
@@ -34,12 +35,22 @@ pub(crate) enum Command {
     #[command(
         subcommand,
         after_help = "Without FILES: the shipped packs and /etc/toolwarden/rules.d.\n\
-                            Exit codes: 0 good, 1 a test failed or lint found something, 2 usage, 5 a rule file is wrong."
+                            Exit codes: 0 good, 1 a test failed or lint found something, 2 usage, 5 a rule file is wrong.\n\n\
+                            Examples:\n  toolwarden rules check ./rules.d\n  toolwarden rules list --format ndjson | jq .id\n  \
+                            toolwarden rules explain --server git --tool git_log read=/etc/shadow"
     )]
     Rules(Rules),
+    /// Check and show the configuration; needs neither root nor a running agent
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  toolwarden config check\n  toolwarden config show --effective\n\
+                      Exit codes: 0 good, 1 the daemon would refuse a file for its owner or mode, 2 usage, 5 something is wrong in it."
+    )]
+    Config(ConfigCommand),
     /// Say whether the agent can do its work here, and what to do where it cannot (needs root to try all)
     #[command(after_help = "Each hook is proved with a real act. May run beside an agent.\n\
-                            Exit codes: 0 all is well, 1 degraded, 2 the agent cannot do its work here.")]
+                            Exit codes: 0 all is well, 1 degraded, 2 the agent cannot do its work here.\n\n\
+                            Examples:\n  toolwarden doctor\n  toolwarden doctor --format ndjson | jq 'select(.state != \"works\")'")]
     Doctor(doctor::Options),
     /// Does the acts that prove the hooks
     #[command(hide = true)]
@@ -51,16 +62,42 @@ pub(crate) enum Command {
         dns: bool,
     },
     /// How the agent is: what it sees, what it lost, what it found
+    #[command(after_help = "Examples:\n  toolwarden status\n  toolwarden status --format json | jq .lost")]
     Status(args::Remote),
     /// MCP servers that run now
+    #[command(
+        after_help = "Examples:\n  toolwarden servers\n  toolwarden servers --format ndjson | jq .name"
+    )]
     Servers(args::Remote),
     /// Tools that were called, and how well they are known
+    #[command(after_help = "Examples:\n  toolwarden tools\n  toolwarden tools git --format json")]
     Tools(args::Tools),
+    /// The last calls, latest first
+    #[command(
+        after_help = "Examples:\n  toolwarden calls\n  toolwarden calls --server git --tool git_log --format ndjson"
+    )]
+    Calls(args::Calls),
+    /// What happens, as it happens
+    #[command(
+        after_help = "Examples:\n  toolwarden watch\n  toolwarden watch --server 'npm:*' --type call,finding\n  \
+                            toolwarden watch --severity high --format ndjson | jq .sentence\n\n\
+                            Who reads too slowly is cut off, and told how many lines they missed (exit code 1)."
+    )]
+    Watch(args::Watch),
     /// What was found: list, show, explain, acknowledge, permit
+    #[command(after_help = "Examples:\n  toolwarden findings list --severity high --since 24h\n  \
+                            toolwarden findings explain 1f0c55b04a0b72de\n  \
+                            toolwarden findings ack 1f0c55b04a0b72de --expected --note 'a new mirror'\n  \
+                            toolwarden findings permit 1f0c55b04a0b72de --reason 'a new mirror' --expires 2027-01-31")]
     Findings(args::Findings),
     /// What is normal: list, show, compare, ratify, export, import, reset
+    #[command(after_help = "Examples:\n  toolwarden baseline list\n  toolwarden baseline show git\n  \
+                            toolwarden baseline ratify git\n  toolwarden baseline export git -o git.yaml")]
     Baseline(args::Baseline),
     /// What the kernel permits a server, and what is only told
+    #[command(
+        after_help = "Examples:\n  toolwarden policy show git\n  toolwarden policy exposure git --format json"
+    )]
     Policy(args::Policy),
     /// Show or set what is done with deviations (setting needs root)
     Mode(args::ModeOf),
@@ -71,6 +108,9 @@ pub(crate) enum Command {
     )]
     Respond(respond::Respond),
     /// What was done about servers: list, show
+    #[command(
+        after_help = "Examples:\n  toolwarden responses list\n  toolwarden responses show 1f0c55b04a0b72de"
+    )]
     Responses(respond::Responses),
     /// Carry out no response any more, and end those in force (needs root)
     #[command(after_help = "Without an agent that answers: touch /run/toolwarden/disarm")]
@@ -80,11 +120,46 @@ pub(crate) enum Command {
     /// Ends what is over when the agent cannot; the agent starts it
     #[command(hide = true)]
     Watchdog(Watchdog),
+    /// Sends events to other systems; the agent starts it
+    #[command(hide = true)]
+    Sinks,
+    /// Serves metrics; the agent starts it
+    #[command(hide = true)]
+    Metrics,
     /// Read configuration and rules anew; broken ones change nothing (needs root)
+    #[command(after_help = "Example:\n  toolwarden reload --wait")]
     Reload(args::Reload),
+    /// A harmless detection goes all the way to every sink; says what became of it (needs root)
+    #[command(after_help = "Exit codes: 0 the detection was made and every sink has it, 1 not.\n\n\
+                            Examples:\n  toolwarden selftest\n  toolwarden selftest --format json")]
+    Selftest(args::Remote),
+    /// The server of the self-test
+    #[command(hide = true)]
+    SelftestServer,
+    /// What each hook costs: has the kernel time the agent's programs for some seconds (needs root)
+    #[command(
+        after_help = "Examples:\n  toolwarden profile\n  toolwarden profile --seconds 60 --format json\n\
+                            The timing itself costs each run of any BPF program of the host some 20 ns meanwhile."
+    )]
+    Profile(args::Profile),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  toolwarden completions bash > /etc/bash_completion.d/toolwarden\n\
+                      The Debian package has those of bash, zsh and fish.")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Writes the man pages
+    #[command(hide = true)]
+    Man {
+        /// Where
+        dir: PathBuf,
+    },
     /// Who changed what, and who was not allowed to, latest first
+    #[command(after_help = "Example:\n  toolwarden audit --limit 20")]
     Audit(args::Audit),
     /// Forget what is old (needs root)
+    #[command(after_help = "Example:\n  toolwarden purge --before-days 90")]
     Purge(args::Purge),
 }
 
@@ -107,13 +182,30 @@ pub(crate) enum Rules {
     Explain(Explain),
 }
 
-/// How tables are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TableFormat {
-    /// For people
-    Table,
-    /// For machines: one JSON document
-    Json,
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say what is wrong with it: file, line, remedy
+    Check(ConfigFile),
+    /// Print what was written, with the file and line of each value
+    Show {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Everything, defaults too
+        #[arg(long)]
+        effective: bool,
+    },
+    /// Print its JSON Schema
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration, with `conf.d/*.toml` beside it: /etc/toolwarden/toolwarden.toml when it exists
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: args::Format,
 }
 
 #[derive(Debug, Args)]
@@ -123,7 +215,7 @@ pub(crate) struct RuleFiles {
     pub(crate) paths: Vec<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value = "table")]
-    pub(crate) format: TableFormat,
+    pub(crate) format: args::Format,
 }
 
 #[derive(Debug, Args)]
@@ -163,10 +255,16 @@ pub(crate) enum Format {
     Text,
     /// For machines: one JSON object a line (docs/schema/event.schema.json)
     Json,
+    /// Not at all: for a service, which has sinks
+    None,
 }
 
-#[derive(Debug, Args)]
+/// The options win over the configuration.
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
+    /// The configuration, with `conf.d/*.toml` beside it: /etc/toolwarden/toolwarden.toml when it exists
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) print: Format,
@@ -177,21 +275,21 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) include_arguments: bool,
     /// After a reply, effects may still belong to the call for this long
-    #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=10_000))]
-    pub(crate) settle_ms: u64,
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub(crate) settle_ms: Option<u64>,
     /// When a server is found that runs already, requests that nobody saw may be in flight for this long: until
     /// then nothing that it does is certain
-    #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
-    pub(crate) in_flight_s: u64,
-    /// Where the key of argument hashes, baselines, findings and the audit trail are kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/toolwarden")]
-    pub(crate) state_dir: PathBuf,
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) in_flight_s: Option<u64>,
+    /// Where the key of argument hashes, baselines, findings and the audit trail are kept [default: /var/lib/toolwarden]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Rule files of this host, read at start and by `toolwarden reload`: /etc/toolwarden/rules.d when it exists
     #[arg(long, value_name = "DIR")]
     pub(crate) rules: Option<PathBuf>,
     /// False findings that baselines may make, a day
-    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = budget)]
-    pub(crate) budget: f64,
+    #[arg(long, value_name = "N", value_parser = budget)]
+    pub(crate) budget: Option<f64>,
     /// What is done about findings of a severity whose rule says nothing, in mode `enforce`: a ladder, climbed
     /// when it goes on, such as `critical=throttle,freeze`; may be repeated
     #[arg(long, value_name = "SEVERITY=ACTIONS", value_parser = respond::default_of)]
@@ -199,9 +297,9 @@ pub(crate) struct Run {
     /// Only tell what responses would do, and what would be denied
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Where the control socket is made, for `toolwarden status` and the other verbs
-    #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
-    pub(crate) control: PathBuf,
+    /// Where the control socket is made, for `toolwarden status` and the other verbs [default: /run/toolwarden/control.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
     /// Make no control socket: nobody can ask this agent anything
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
@@ -210,8 +308,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) hold: Option<PathBuf>,
     /// Lock of the one agent of a host; another one gives another agent leave to run beside it
-    #[arg(long, value_name = "PATH", default_value = guard::PATH)]
-    pub(crate) guard: PathBuf,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) guard: Option<PathBuf>,
     /// What is denied goes on when the agent has gone, by programs and maps that are pinned into this directory: root's, mode 0700, of a bpf
     /// file system, which is mounted there if there is none; by default below /sys/fs/bpf, a directory for each state directory
     #[arg(long, value_name = "DIR")]
@@ -221,15 +319,16 @@ pub(crate) struct Run {
     pub(crate) keep_enforcing: bool,
     /// What to do when the host cannot do what is asked for: a hook that is needed is silent, or what a mode
     /// would deny cannot be denied
-    #[arg(long, value_enum, default_value = "refuse", value_name = "WHAT")]
-    pub(crate) on_degraded: OnDegraded,
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) on_degraded: Option<OnDegraded>,
     /// The hooks are proved with real acts at start and this often; 0: only at start
-    #[arg(long, value_name = "MIN", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1440))]
-    pub(crate) canary_minutes: u64,
+    #[arg(long, value_name = "MIN", value_parser = clap::value_parser!(u64).range(0..=1440))]
+    pub(crate) canary_minutes: Option<u64>,
 }
 
 /// What to do when the host cannot do what is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum OnDegraded {
     /// It is an error, which says why
     Refuse,
@@ -245,13 +344,6 @@ pub(crate) struct Watchdog {
     /// That of the agent
     #[arg(long, value_name = "DIR")]
     pub(crate) pin_dir: PathBuf,
-}
-
-impl Run {
-    /// Where what outlives the agent is pinned.
-    pub(crate) fn pins(&self) -> PathBuf {
-        self.pin_dir.clone().unwrap_or_else(|| pins::default_dir(&self.state_dir))
-    }
 }
 
 fn budget(text: &str) -> Result<f64, String> {

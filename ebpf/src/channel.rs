@@ -269,8 +269,9 @@ pub extern "C" fn capture(class: u64, key: u64, side: u64) -> u64 {
 fn send_chunk(side: u64) {
     let n = next_chunk(side);
     if n != 0 {
-        scan_chunk(side, n);
+        // The record first: where the scan does not understand a line, user space looks for it in the ring.
         submit(SYSCALLS, 1);
+        scan_chunk(side, n);
     }
 }
 

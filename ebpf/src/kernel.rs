@@ -9,7 +9,8 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Filled by the agent before load.
 #[unsafe(no_mangle)]
-pub static SETTINGS: abi::Settings = abi::Settings { settle_ns: 20_000_000, agent: 0, term: 0 };
+pub static SETTINGS: abi::Settings =
+    abi::Settings { settle_ns: 20_000_000, agent: 0, term: 0, mount_ns: 0, _pad: 0 };
 
 /// One offset. Volatile: the value in the object is not the one at run time.
 #[macro_export]

@@ -1,7 +1,7 @@
 //! Fork, exec, exit: always attached. They find candidates and keep lineage in the kernel, so that
 //! no act of a child is ever seen before its parent is known.
 
-use abi::{Channel, Exec, Exit, Fork, Proc, Tree, exec_flag, flag, kind};
+use abi::{Channel, Exec, Exit, Fork, Proc, Tree, exec_flag, flag, kind, run};
 use aya_ebpf::{
     EbpfContext as _,
     helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel},
@@ -18,7 +18,7 @@ use crate::{
     record::{
         CUT, FAULT, LIFECYCLE, append_kernel_text, append_user_bytes, count, header, new_id, scratch, submit,
     },
-    track::{current_tgid, epoch, find, maybe, now, track, untrack},
+    track::{current_tgid, epoch, find, maybe, now, ran, track, untrack},
 };
 
 #[inline(always)]
@@ -35,6 +35,7 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
     let Some((proc, tree)) = find(tgid) else {
         return 0;
     };
+    ran(run::FORK);
     let child = arg(&ctx, 1);
     let child_tgid: u32 = read(child + off!(task_tgid));
     // A thread, not a process.
@@ -102,6 +103,7 @@ pub fn exec(ctx: RawTracePointContext) -> i32 {
     if known.is_none() && !both {
         return 0;
     }
+    ran(run::EXEC);
     let at = now();
     let start: u64 = read(task + off!(task_start_boottime));
     let mut proc = Proc { tree: 0, start_ns: start, stdin, stdout, flags: 0, born: 0 };
@@ -262,6 +264,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     if !maybe(tgid) {
         return 0;
     }
+    ran(run::EXIT);
     let found = find(tgid);
     let task = arg(&ctx, 0);
     let signal: usize = read(task + off!(task_signal));

@@ -15,6 +15,7 @@
 //! - [`uring`]: io_uring submissions
 //! - [`policy`]: verdicts, for trees that are held to a policy
 //! - [`lsm`]: programs, files, unix sockets and the rest that only BPF LSM denies
+//! - [`tamper`]: what is done to the agent where BPF LSM denies nothing
 //!
 //! Four verifier habits run through everything. Sizes and indices are bounded by an opaque AND on
 //! the very register ([`mask!`]), because LLVM drops bounds that it can prove and older verifiers
@@ -43,6 +44,7 @@ mod record;
 mod socket;
 mod special;
 mod syscall;
+mod tamper;
 mod track;
 mod uring;
 

@@ -2,7 +2,7 @@
 //! own copy of the address, and fire for io_uring, fast open and the 32-bit ABI as well. They run
 //! preemptible, so records are built on the stack.
 
-use abi::{AggKey, Net, Owner, counter, kind, net_op, owner_flag};
+use abi::{AggKey, Net, Owner, counter, kind, net_op, owner_flag, run};
 use aya_ebpf::{
     EbpfContext as _,
     helpers::generated::bpf_get_socket_cookie,
@@ -18,7 +18,7 @@ use crate::{
         verdict::{Said, mapped, on_address, port_of},
     },
     record::{Aggregated, Urgency, aggregate, aggregate_lost, count, header, new_id, output},
-    track::{current_tgid, epoch, find, now},
+    track::{current_tgid, epoch, find, now, ran},
 };
 
 const ALLOW: i32 = 1;
@@ -29,37 +29,37 @@ const DENY: i32 = 0;
 /// connect to an IPv4 address
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    act(&ctx, net_op::CONNECT, false)
+    act(&ctx, run::CONNECT4, net_op::CONNECT, false)
 }
 
 /// connect to an IPv6 address, v4-mapped ones included
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    act(&ctx, net_op::CONNECT, true)
+    act(&ctx, run::CONNECT6, net_op::CONNECT, true)
 }
 
 /// a datagram to an IPv4 address, v4-mapped ones included
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    act(&ctx, net_op::SENDMSG, false)
+    act(&ctx, run::SENDMSG4, net_op::SENDMSG, false)
 }
 
 /// a datagram to an IPv6 address
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    act(&ctx, net_op::SENDMSG, true)
+    act(&ctx, run::SENDMSG6, net_op::SENDMSG, true)
 }
 
 /// bind to an IPv4 address
 #[cgroup_sock_addr(bind4)]
 pub fn bind4(ctx: SockAddrContext) -> i32 {
-    act(&ctx, net_op::BIND, false)
+    act(&ctx, run::BIND4, net_op::BIND, false)
 }
 
 /// bind to an IPv6 address
 #[cgroup_sock_addr(bind6)]
 pub fn bind6(ctx: SockAddrContext) -> i32 {
-    act(&ctx, net_op::BIND, true)
+    act(&ctx, run::BIND6, net_op::BIND, true)
 }
 
 /// A socket is made: its maker owns it until somebody connects it.
@@ -69,6 +69,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     let Some((proc, _)) = find(tgid) else {
         return ALLOW;
     };
+    ran(run::SOCK_CREATE);
     // SAFETY: the program's context; a live map value.
     let (cookie, tree) = unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*proc).tree) };
     own(cookie, tree, tgid);
@@ -83,6 +84,7 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     let Some(owner) = OWNERS.get_ptr_mut(cookie) else {
         return ALLOW;
     };
+    ran(run::SOCK_RELEASE);
     // SAFETY: a live map value; the program's context.
     unsafe {
         // What nobody can take back is not sent later, either: not when the cut-off ends, nor when its tree has. Only streams
@@ -140,11 +142,12 @@ fn permitted(cookie: u64, said: &Said, addr: [u64; 2], port: u64) {
 }
 
 #[inline(always)]
-fn act(ctx: &SockAddrContext, op: u32, v6: bool) -> i32 {
+fn act(ctx: &SockAddrContext, hook: u32, op: u32, v6: bool) -> i32 {
     let tgid = current_tgid();
     let Some((proc, tree)) = find(tgid) else {
         return ALLOW;
     };
+    ran(hook);
     let at = now();
     let id = new_id(at, kind::NET);
     // SAFETY: the program's context; live map values.

@@ -2,7 +2,7 @@
 //! by socket and epoch, DNS, the first TLS handshake. They run in softirq or preemptible, so large
 //! payloads go straight into a ring reservation.
 
-use abi::{AggKey, Flow, Header, Owner, Packet, kind, owner_flag, packet};
+use abi::{AggKey, Flow, Header, Owner, Packet, kind, owner_flag, packet, run};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
@@ -15,7 +15,7 @@ use crate::{
     maps::{EVENTS, LISTENERS, OWNERS, TREES},
     policy::{self, names::load, verdict::mapped},
     record::{Aggregated, Urgency, aggregate, aggregate_lost, count, lost, new_id, output},
-    track::{epoch, find, maybe, now, running_tgid},
+    track::{epoch, find, maybe, now, ran, running_tgid},
 };
 
 /// It goes on.
@@ -24,7 +24,9 @@ pub const PASS: i32 = 1;
 const DROP: i32 = 0;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const TCP_SYN_SENT: u8 = 2;
 const TCP_LISTEN: u8 = 10;
+const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 const SOCK_RAW: u16 = 3;
 
@@ -56,6 +58,8 @@ pub struct Headers {
     pub at: u32,
     /// Bytes of payload; 0 where there are no ports.
     pub len: u32,
+    /// Of TCP: the number of the first one in its stream.
+    pub seq: u32,
     /// IPv4.
     pub four: bool,
 }
@@ -81,7 +85,8 @@ pub fn parse(skb: *mut __sk_buff, out: bool) -> Option<Headers> {
         later = false;
     }
     let (peer, own) = if out { (target, source) } else { (source, target) };
-    let mut h = Headers { peer, own, protocol: u32::from(protocol), port: 0, own_port: 0, at, len: 0, four };
+    let mut h =
+        Headers { peer, own, protocol: u32::from(protocol), port: 0, own_port: 0, at, len: 0, seq: 0, four };
     if later || protocol != TCP && protocol != UDP {
         return Some(h);
     }
@@ -89,8 +94,9 @@ pub fn parse(skb: *mut __sk_buff, out: bool) -> Option<Headers> {
     let source = u32::from(ports[0]) << 8 | u32::from(ports[1]);
     let target = u32::from(ports[2]) << 8 | u32::from(ports[3]);
     let head = if protocol == TCP {
-        let words: [u8; 1] = load(skb, u64::from(at) + 12)?;
-        u32::from(words[0] >> 4) * 4
+        let b: [u8; 9] = load(skb, u64::from(at) + 4)?;
+        h.seq = u32::from_be_bytes([b[0], b[1], b[2], b[3]]);
+        u32::from(b[8] >> 4) * 4
     } else {
         8
     };
@@ -122,20 +128,53 @@ pub extern "C" fn accepted(skb: *mut __sk_buff, cookie: u64) -> u64 {
     1
 }
 
+/// The `struct sock` of a packet, to read from; 0 where there is none.
+#[inline(always)]
+fn sock(skb: *mut __sk_buff) -> usize {
+    // SAFETY: the program's context.
+    let pointer = unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() } as usize;
+    if pointer == 0 {
+        return 0;
+    }
+    // A verifier lets nobody calculate with the pointer itself, but read the place where it is kept.
+    let kept = [pointer];
+    read(core::hint::black_box(kept.as_ptr()) as usize)
+}
+
+/// Bytes of payload that are new: a stream that sends or gets a part of itself again carries it once. What its own socket has
+/// yet to look at (its process holds it) is not known as received.
+#[inline(always)]
+fn fresh(skb: *mut __sk_buff, h: &Headers, out: bool) -> u32 {
+    let next = if out { off!(tcp_snd_nxt) } else { off!(tcp_rcv_nxt) };
+    if h.protocol != u32::from(TCP) || next == abi::offsets::ABSENT as usize {
+        return h.len;
+    }
+    let sk = sock(skb);
+    // Raw sockets send what looks like a stream's; a stream that is not yet connected has no numbers.
+    if sk == 0
+        || read::<u16>(sk + off!(sk_type)) != SOCK_STREAM
+        || read::<u16>(sk + off!(sk_protocol)) != u16::from(TCP)
+        || matches!(read::<u8>(sk + off!(sk_state)), TCP_LISTEN | TCP_SYN_SENT)
+    {
+        return h.len;
+    }
+    let known = read::<u32>(sk + next).wrapping_sub(h.seq) as i32;
+    if known > 0 { h.len.saturating_sub(known as u32) } else { h.len }
+}
+
 /// Whether the process that runs is the one that sends: else a softirq does, and who runs is chance. A datagram leaves in
 /// its sender's own call; a stream's packets do while a process holds the socket, unless it listens: new connections are
 /// answered without its lock. The kernel's own sockets (which answer pings and stray segments) are nobody's.
 #[inline(always)]
 fn in_process(skb: *mut __sk_buff) -> bool {
-    // SAFETY: the program's context.
-    let pointer = unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() } as usize;
     let absent = abi::offsets::ABSENT as usize;
-    if pointer == 0 || off!(sk_owned) == absent || off!(sk_socket) == absent || off!(socket_file) == absent {
+    if off!(sk_owned) == absent || off!(sk_socket) == absent || off!(socket_file) == absent {
         return false;
     }
-    // A verifier lets nobody calculate with the pointer itself, but read the place where it is kept.
-    let kept = [pointer];
-    let sk: usize = read(core::hint::black_box(kept.as_ptr()) as usize);
+    let sk = sock(skb);
+    if sk == 0 {
+        return false;
+    }
     let socket: usize = read(sk + off!(sk_socket));
     if socket == 0 || read::<usize>(socket + off!(socket_file)) == 0 {
         return false;
@@ -188,6 +227,7 @@ fn packet_seen(ctx: &SkBuffContext, out: bool) -> i32 {
         }
         return PASS;
     };
+    ran(if out { run::EGRESS } else { run::INGRESS });
     // SAFETY: a live map value.
     let (tree, flags) = unsafe { ((*owner).tree, (*owner).flags) };
     if out && flags & owner_flag::CLOSED != 0 {
@@ -249,7 +289,10 @@ pub extern "C" fn seen(skb: *mut __sk_buff, cookie: u64, out: u64) -> u64 {
     let seen = Seen { owner, cookie, addr, family, h };
     let at = now();
     let epoch = epoch(tree, at);
-    flow(&seen, at, epoch, out);
+    let fresh = fresh(skb, &seen.h, out);
+    if fresh != 0 {
+        flow(&seen, at, epoch, out, fresh);
+    }
     if seen.h.protocol == u32::from(UDP) && seen.h.port == 53 {
         payload(skb, &seen, at, epoch, if out { packet::DNS_QUERY } else { packet::DNS_ANSWER });
     } else if out && seen.h.protocol == u32::from(TCP) && owner.hello == 0 {
@@ -278,9 +321,9 @@ fn fill(h: *mut Header, seen: &Seen, kind: u16, at: u64, epoch: u32, id: u64, fl
 }
 
 #[inline(always)]
-fn flow(seen: &Seen, at: u64, epoch: u32, out: bool) {
+fn flow(seen: &Seen, at: u64, epoch: u32, out: bool, fresh: u32) {
     let id = new_id(at, kind::FLOW);
-    let (bytes_out, bytes_in) = if out { (u64::from(seen.h.len), 0) } else { (0, u64::from(seen.h.len)) };
+    let (bytes_out, bytes_in) = if out { (u64::from(fresh), 0) } else { (0, u64::from(fresh)) };
     let key = AggKey {
         tgid: seen.owner.tgid,
         epoch,

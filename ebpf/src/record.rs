@@ -158,8 +158,10 @@ pub fn header_of_owner(
     }
 }
 
+/// Flags of a record that is submitted.
 const NO_WAKEUP: u64 = 1;
-const FORCE_WAKEUP: u64 = 2;
+/// Wakes the reader.
+pub const FORCE_WAKEUP: u64 = 2;
 /// A reader is woken for this much; else it looks by itself every few milliseconds.
 const WAKE_AT: u64 = (RING_BYTES / 8) as u64;
 /// Bulk records leave this much to the rest: a flood of opens cannot hide an exec.
@@ -193,6 +195,14 @@ pub fn output(data: *mut u8, len: u64, kind: u16, urgency: Urgency) -> bool {
     forget_lost(0);
     forget_lost(1);
     true
+}
+
+/// How far the ring was written or read.
+#[inline(always)]
+pub fn ring_position(which: u32) -> u64 {
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: the ring map.
+    unsafe { bpf_ringbuf_query(ring, u64::from(which)) }
 }
 
 /// Counts a lost record.

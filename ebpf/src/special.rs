@@ -46,5 +46,7 @@ pub extern "C" fn on_special() -> u64 {
         let memfd = call.compat == 0 && call.nr == 319 || call.compat != 0 && call.nr == 356;
         (*r).text_len = if memfd { append_user_text(SYSCALLS, arg(call, 0)) as u32 } else { 0 };
     }
-    submit(SYSCALLS, 1)
+    let refused = submit(SYSCALLS, 1);
+    crate::tamper::on_tampering();
+    refused
 }

@@ -1,7 +1,7 @@
 //! The one program at the exit of every system call. At exit pt_regs still hold number and
 //! arguments on x86-64, so no entry hook and no per-thread state is needed.
 
-use abi::{AggKey, Syscall, flag, kind, syscalls::class};
+use abi::{AggKey, Syscall, flag, kind, run, syscalls::class};
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_current_task, macros::raw_tracepoint,
     programs::RawTracePointContext,
@@ -10,7 +10,7 @@ use aya_ebpf::{
 use crate::{
     kernel::read,
     record::{Aggregated, Call, SYSCALLS, aggregate, aggregate_lost, header, new_id, scratch, submit},
-    track::{current_tgid, epoch, find, in_office, is_client, maybe, now},
+    track::{current_tgid, epoch, find, in_office, is_client, maybe, now, ran},
 };
 
 #[unsafe(no_mangle)]
@@ -31,6 +31,7 @@ pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
     let args = ctx.as_ptr().cast::<u64>();
     // SAFETY: this tracepoint has two arguments.
     let (regs, ret) = unsafe { (*args, *args.add(1) as i64) };
+    ran(run::SYSCALL);
     if let Some(class) = begin(tgid, regs, ret) {
         dispatch(u64::from(class), ret);
     }

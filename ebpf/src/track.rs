@@ -45,6 +45,22 @@ pub fn maybe(tgid: u32) -> bool {
     bytes[(tgid & 63) as usize] != 0
 }
 
+/// Counts a run of a hook's programs for a process that is watched. For all others nothing is counted: that would be most of what they pay.
+#[inline(always)]
+pub fn ran(hook: u32) {
+    count(counter::RUNS + hook, 1);
+}
+
+/// Whether the process that runs is watched; then it counts as a run of this hook.
+#[inline(always)]
+pub fn ours(hook: u32) -> bool {
+    let ours = maybe(current_tgid());
+    if ours {
+        ran(hook);
+    }
+    ours
+}
+
 /// Whether these are the programs that follow channels now: those of an agent before this one may still be attached.
 #[inline(always)]
 pub fn in_office() -> bool {

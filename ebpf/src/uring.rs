@@ -1,6 +1,6 @@
 //! io_uring submissions: opcodes, and channels whose bytes move through a ring.
 
-use abi::{AggKey, Blind, Uring, kind, offsets::ABSENT, side};
+use abi::{AggKey, Blind, Uring, kind, offsets::ABSENT, run, side};
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_current_task, macros::raw_tracepoint,
     programs::RawTracePointContext,
@@ -10,7 +10,7 @@ use crate::{
     kernel::{channel_key, file_of, read},
     maps::TREES,
     record::{Aggregated, LIFECYCLE, aggregate, aggregate_lost, header, new_id, scratch, submit},
-    track::{current_tgid, epoch, find, now},
+    track::{current_tgid, epoch, find, now, ran},
 };
 
 /// The descriptor is an index into registered files.
@@ -57,6 +57,7 @@ fn submission(opcode: u32, request: usize) -> i32 {
     let Some((proc, tree)) = find(tgid) else {
         return 0;
     };
+    ran(run::URING);
     let at = now();
     let id = new_id(at, kind::URING);
     let epoch = epoch(tree, at);

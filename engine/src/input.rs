@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::output::Coverage;
+use crate::output::{Container, Coverage};
 
 /// Keyed hash of one argument value: the first 16 bytes of keyed BLAKE3.
 pub type Digest = [u8; 16];
@@ -97,6 +97,13 @@ pub enum Fact {
         /// Nothing is done while this is so.
         disarmed: bool,
     },
+    /// What of the agent's no server may change.
+    Guarded {
+        /// Files and directories, with all that is in them.
+        files: Vec<String>,
+        /// Directories whose files, but nothing deeper, are guarded: cgroups that the agent is in.
+        inside: Vec<String>,
+    },
     /// The agent stops: tell what is known of everything under way.
     Stop,
 }
@@ -174,6 +181,9 @@ pub struct Identity {
     pub config: Option<String>,
     /// Directories that belong to the server: package, argv directories, home, cwd.
     pub roots: Vec<String>,
+    /// Container that it runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 /// Where a server's name comes from, best first.

@@ -217,6 +217,23 @@ pub struct Context {
     pub client: Option<String>,
     /// Directory that the server was started in.
     pub project: Option<String>,
+    /// Container that the server runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+}
+
+/// A container, by the name of its cgroup. A user to whom a part of the hierarchy is delegated can claim any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// Id that the runtime gave it: 64 hex digits, or a name.
+    pub id: String,
+    /// Runtime, where the cgroup tells: `docker`, `containerd`, `cri-o`, `podman`, `lxc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Id of the Kubernetes pod that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
 }
 
 /// A server was found, changed state, or ended.
@@ -237,7 +254,7 @@ pub struct ServerLine {
     pub pid: u32,
     /// Process that made the tree.
     pub root_pid: u32,
-    /// Command line of the process that reads the channel, secrets masked.
+    /// Command line of the process that made the tree when it did, secrets masked.
     pub argv: Vec<String>,
     /// Where the name comes from.
     pub name_source: NameSource,

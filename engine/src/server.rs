@@ -43,7 +43,16 @@ pub(crate) struct Proof {
     /// Lines that the client wrote and nobody has read yet.
     written: VecDeque<[u8; 16]>,
     /// Lines that the server read and nobody is known to have written.
-    pub(crate) held: VecDeque<Heard>,
+    held: VecDeque<Held>,
+}
+
+/// A line that waits for its proof. What the client writes is seen when the system call ends, which on a busy machine may
+/// be after the server has read it, worked and replied.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) heard: Heard,
+    /// The reply that came meanwhile, and when.
+    pub(crate) reply: Option<(Message, u64)>,
 }
 
 /// A reply with nothing else running: what happens after it is its tool's.
@@ -439,6 +448,8 @@ impl Server {
             }
         } else if let Some(other) = self.others.iter_mut().find(|o| o.id == *id && o.until == u64::MAX) {
             other.until = at.saturating_add(settle_ns);
+        } else if let Some(held) = self.unproved(id) {
+            held.reply = Some((m.clone(), at));
         } else if self.was_running {
             // Nobody saw it asked: what was done for it settles.
             self.unseen_until = self.unseen_until.max(at.saturating_add(settle_ns));
@@ -536,9 +547,9 @@ impl Server {
     }
 
     /// A line that the client wrote into a channel under proof. Returns a held message that it proves.
-    pub(crate) fn prove(&mut self, line: [u8; 16]) -> Option<Heard> {
+    pub(crate) fn prove(&mut self, line: [u8; 16]) -> Option<Held> {
         let proof = self.proof.as_mut()?;
-        if let Some(at) = proof.held.iter().position(|h| h.message.line_hash == line) {
+        if let Some(at) = proof.held.iter().position(|h| h.heard.message.line_hash == line) {
             return proof.held.remove(at);
         }
         proof.written.push_back(line);
@@ -546,6 +557,12 @@ impl Server {
             proof.written.pop_front();
         }
         None
+    }
+
+    /// The request of this id that waits for its proof and has no reply yet.
+    fn unproved(&mut self, id: &Id) -> Option<&mut Held> {
+        let held = &mut self.proof.as_mut()?.held;
+        held.iter_mut().find(|h| h.reply.is_none() && h.heard.message.id.as_ref() == Some(id))
     }
 
     /// Takes a message only if it is proved; keeps it for later otherwise.
@@ -557,7 +574,7 @@ impl Server {
             proof.written.remove(at);
             return Some(heard);
         }
-        proof.held.push_back(heard);
+        proof.held.push_back(Held { heard, reply: None });
         if proof.held.len() > PROOFS {
             proof.held.pop_front();
         }

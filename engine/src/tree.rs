@@ -76,6 +76,7 @@ impl Tree {
             login_uid: (self.login_uid != u32::MAX).then_some(self.login_uid),
             client: None,
             project: (!self.cwd.is_empty()).then(|| self.cwd.clone()),
+            container: None,
         };
         let mut server = Server::new(shown, context, reader, now);
         if self.pre_existing {

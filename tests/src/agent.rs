@@ -78,6 +78,31 @@ pub fn unpin(dir: &Path) {
     }
 }
 
+/// Makes an agent that has just begun attach the hooks that it attaches for candidates only, so that what follows is seen
+/// from its first instruction. They stay attached for a while.
+///
+/// # Errors
+/// When no candidate can be started.
+pub fn warm() -> Result<()> {
+    let links = || sys::bpf_ids(31).len();
+    // Those that proved themselves may be about to go.
+    let mut least = links();
+    let candidate = Client::launch(Command::new("cat"), Manner::default())?;
+    // An emulated machine that shares its processors with another attaches very slowly.
+    let end = Instant::now() + patient_ms(1000) * slowness();
+    while Instant::now() < end {
+        let now = links();
+        if now > least {
+            break;
+        }
+        least = now;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(patient_ms(50));
+    drop(candidate);
+    Ok(())
+}
+
 /// How long after a reply effects may still belong to the call.
 #[must_use]
 pub fn settling() -> Duration {
@@ -88,29 +113,11 @@ impl Agent {
     /// Starts the agent and waits until it says that it is attached.
     ///
     /// # Errors
-    /// When it ends early or stays silent for 10 s; with what it said.
+    /// When it ends early or stays silent for 20 s; with what it said.
     pub fn start(more: &[&str]) -> Result<Self> {
         let agent = Self::start_with(more, |_| true)?;
-        agent.warm()?;
+        warm()?;
         Ok(agent)
-    }
-
-    /// Makes it attach the hooks that it attaches for candidates only, so that what follows is seen
-    /// from its first instruction. They stay attached for a while.
-    ///
-    /// # Errors
-    /// When no candidate can be started.
-    pub fn warm(&self) -> Result<()> {
-        let links = || sys::bpf_ids(31).len();
-        let before = links();
-        let candidate = Client::launch(Command::new("cat"), Manner::default())?;
-        let end = Instant::now() + patient_ms(1000);
-        while links() == before && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        std::thread::sleep(patient_ms(50));
-        drop(candidate);
-        Ok(())
     }
 
     /// The same, but cold, and for floods: of each line as printed, `keep` says whether it is to be understood
@@ -157,7 +164,7 @@ impl Agent {
             .arg(pins(dir))
             .args(more);
         let agent = Self::launch(command, None, keep)?;
-        agent.warm()?;
+        warm()?;
         Ok(agent)
     }
 
@@ -219,7 +226,7 @@ impl Agent {
                 bail!("toolwarden ended ({status}): {}", agent.errors());
             }
             ensure!(
-                started.elapsed() < patient_ms(10_000),
+                started.elapsed() < patient_ms(20_000),
                 "toolwarden does not say that it is attached: {}",
                 agent.errors()
             );

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io,
+    io::{self, Write as _},
     os::{
         fd::AsRawFd as _,
         linux::net::SocketAddrExt as _,
@@ -83,6 +83,46 @@ fn look_into_child() -> io::Result<()> {
     looked
 }
 
+/// Makes a process the owner of what happens at a pipe, and lets something happen: it gets that signal.
+fn signal_by_pipe(pid: u64, signal: u64) -> io::Result<()> {
+    let (reader, mut writer) = io::pipe()?;
+    let fd = reader.as_raw_fd() as u64;
+    sys::plain(libc::SYS_fcntl, [fd, libc::F_SETOWN as u64, pid, 0])?;
+    // F_SETSIG
+    sys::plain(libc::SYS_fcntl, [fd, 10, signal, 0])?;
+    sys::plain(libc::SYS_fcntl, [fd, libc::F_SETFL as u64, libc::O_ASYNC as u64, 0])?;
+    writer.write_all(b"x")
+}
+
+/// Signals by way of a pidfd.
+fn signal_by_pidfd(pid: u64, signal: u64) -> io::Result<()> {
+    let fd = sys::plain(libc::SYS_pidfd_open, [pid, 0, 0, 0])? as u64;
+    let done = sys::plain(libc::SYS_pidfd_send_signal, [fd, signal, 0, 0]);
+    sys::close_raw(fd as u32);
+    done.map(drop)
+}
+
+/// Takes a descriptor out of another process.
+fn take_fd(pid: u64) -> io::Result<()> {
+    let fd = sys::plain(libc::SYS_pidfd_open, [pid, 0, 0, 0])? as u64;
+    let taken = sys::plain(libc::SYS_pidfd_getfd, [fd, 0, 0, 0]);
+    sys::close_raw(fd as u32);
+    taken.map(|taken| sys::close_raw(taken as u32))
+}
+
+/// Traces a process until this one ends. It is not stopped by that.
+fn trace(pid: u64) -> io::Result<()> {
+    // PTRACE_SEIZE
+    sys::plain(libc::SYS_ptrace, [0x4206, pid, 0, 0]).map(drop)
+}
+
+/// A descriptor of a BPF object, by a command of bpf(2) and what that takes first.
+fn object(command: u64, first: u64) -> io::Result<()> {
+    let mut attr = [0; 16];
+    attr[0] = first;
+    sys::bpf(command as i32, &mut attr).map(|fd| sys::close_raw(fd as u32))
+}
+
 /// Does an act, if it is one of these.
 pub fn act(act: &Value) -> Option<io::Result<String>> {
     let what = act["do"].as_str()?;
@@ -97,6 +137,24 @@ pub fn act(act: &Value) -> Option<io::Result<String>> {
             let call = [number("family"), libc::SOCK_RAW as u64, 0, 0];
             sys::plain(libc::SYS_socket, call).map(|fd| sys::close_raw(fd as u32))
         }
+        "signal-pipe" => signal_by_pipe(number("pid"), number("signal")),
+        "signal-pidfd" => signal_by_pidfd(number("pid"), number("signal")),
+        "take-fd" => take_fd(number("pid")),
+        "trace" => trace(number("pid")),
+        "same-limit" => sys::same_limit(number("pid") as u32),
+        // PRIO_PROCESS
+        "nice" => sys::plain(libc::SYS_setpriority, [0, number("pid"), -5i64 as u64, 0]).map(drop),
+        // IOPRIO_WHO_PROCESS; class best effort, level 4
+        "ioprio" => sys::plain(libc::SYS_ioprio_set, [1, number("pid"), 2 << 13 | 4, 0]).map(drop),
+        "object" => object(number("command"), number("id")),
+        "pinned" => text(act, "path").and_then(|path| sys::pinned_map(path.as_ref())).map(drop),
+        "write-text" => {
+            let write = |path| OpenOptions::new().write(true).open(path);
+            text(act, "path").and_then(write).and_then(|mut f| f.write_all(text(act, "text")?.as_bytes()))
+        }
+        "mount-over" => text(act, "path").and_then(|at| sys::mount("none", at, Some("tmpfs"), 0)),
+        "umount" => text(act, "path")
+            .and_then(|at| sys::on_path(libc::SYS_umount2, None, at, libc::MNT_DETACH as u64, 0).map(drop)),
         "kill" => sys::kill(number("pid") as u32, number("signal") as i32),
         "memory" => File::open(format!("/proc/{}/mem", number("pid"))).map(drop),
         _ => text(act, "path")

@@ -31,3 +31,9 @@ pub fn patient_ms(usual: u64) -> Duration {
 pub fn fewer(usual: usize) -> usize {
     (usual / slowness() as usize).max(1)
 }
+
+/// How often something is repeated: `E2E_ROUNDS`, for longer runs, else so often.
+#[must_use]
+pub fn rounds(usual: usize) -> usize {
+    std::env::var("E2E_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}

@@ -4,6 +4,7 @@ mod net;
 mod objects;
 mod process;
 mod programs;
+mod shared;
 mod socket;
 
 use std::{
@@ -13,10 +14,11 @@ use std::{
 };
 
 pub(crate) use net::address;
-pub use net::{fast_open, pass_fd, raw_icmp, receive_fd, replace_file, tcp};
+pub use net::{deaf, dropped, fast_open, pass_fd, raw_icmp, receive_fd, replace_file, tcp};
 pub use objects::{pinned_map, programs_with};
-pub use process::{drop_capability, exec_fd, fork, kill, sleep_us, spawn, wait};
+pub use process::{drop_capability, exec_fd, fork, kill, same_limit, sleep_us, spawn, wait};
 pub use programs::{BpfProgram, bpf_program};
+pub use shared::{Pidfd, shared};
 pub use socket::{
     at_link, at_vsock, capture, connect, listen_any, loopback_up, option, send, send_many, send_marked,
     send_to, sockaddr, socket,
@@ -213,6 +215,27 @@ pub fn udp(family: c_int) -> io::Result<std::net::UdpSocket> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: numbers only.
     owned(check(c_long::from(unsafe { libc::socket(family, kind, 0) }))).map(Into::into)
+}
+
+/// Makes closing it a reset for the other side.
+///
+/// # Errors
+/// errno.
+pub fn reset_on_close(socket: &std::net::TcpStream) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = libc::socklen_t::try_from(size_of_val(&linger)).map_err(io::Error::other)?;
+    // SAFETY: the option is a live `linger` of that size.
+    check(c_long::from(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size,
+        )
+    }))
+    .map(drop)
 }
 
 /// mount(source, target, type, flags, NULL).

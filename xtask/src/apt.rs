@@ -69,10 +69,19 @@ pub(crate) fn install(steps: &Steps, packages: &[&str], why: &str) -> Result<()>
             unknown.join(" ")
         );
     }
-    steps.run(
-        Command::new("apt-get")
+    steps.again(&list, || {
+        let mut install = Command::new("apt-get");
+        // A machine that has just come up may be installing its own updates.
+        install
             .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"])
             .args(["install", "--yes", "--quiet", "--no-install-recommends"])
-            .args(&packages),
-    )
+            .args(&packages);
+        let done = steps.run(&mut install);
+        // What the lists name may have been replaced since.
+        if done.is_err() {
+            update(steps)?;
+        }
+        done
+    })
 }

@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     /// QEMU's `-drive` options, one a disk.
     pub(crate) drives: Vec<String>,
     pub(crate) console: PathBuf,
+    /// A reboot is not the end.
+    pub(crate) reboots: bool,
 }
 
 /// A machine that runs, and the lines that it says. Dropped, it loses its power.
@@ -46,13 +48,16 @@ impl Machine {
     pub(crate) fn start(&self) -> Result<Running> {
         let mut qemu = Command::new(&self.qemu);
         qemu.args(["-M", "q35", "-cpu", "max,la57=off", "-accel", "tcg,thread=multi", "-smp", "2"])
-            .args(["-nodefaults", "-display", "none", "-no-reboot", "-m", &self.memory_mb.to_string()])
+            .args(["-nodefaults", "-display", "none", "-m", &self.memory_mb.to_string()])
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(&self.initrd)
             .arg("-append")
             .arg(format!("console=ttyS0 panic=-1 quiet mitigations=off random.trust_cpu=on {}", self.append));
+        if !self.reboots {
+            qemu.arg("-no-reboot");
+        }
         for drive in &self.drives {
             qemu.args(["-drive", drive]);
         }
@@ -100,15 +105,18 @@ impl Drop for Running {
     }
 }
 
-/// QEMU, installed where it is missing; `QEMU` names another one.
+const EMULATOR: &str = "qemu-system-x86_64";
+
+/// QEMU, if it is there; `QEMU` names another one.
+pub(crate) fn emulator_there() -> Option<PathBuf> {
+    env::var_os("QEMU").map(PathBuf::from).or_else(|| on_path(EMULATOR))
+}
+
+/// QEMU, installed where it is missing.
 pub(crate) fn emulator(workspace: &Workspace, steps: &Steps, why: &str) -> Result<PathBuf> {
-    const NAME: &str = "qemu-system-x86_64";
     const PACKAGE: &str = "qemu-system-x86";
     ensure!(cfg!(target_arch = "x86_64"), "this task emulates x86-64 with a kernel of Debian's for it");
-    if let Some(own) = env::var_os("QEMU") {
-        return Ok(own.into());
-    }
-    if let Some(there) = on_path(NAME) {
+    if let Some(there) = emulator_there() {
         return Ok(there);
     }
     // QEMU's packages are of one version. Where one of them is from the backports, the rest must be, too.
@@ -119,11 +127,11 @@ pub(crate) fn emulator(workspace: &Workspace, steps: &Steps, why: &str) -> Resul
         let backports = format!("{release}-backports");
         let suites = [release.as_str(), &format!("{release}-security"), &backports];
         let root = workspace.target.join("vm/apt").join(&backports);
-        Archive::open(steps, &root, &suites)?.install(steps, &backports, PACKAGE)?;
+        steps.again(PACKAGE, || Archive::open(steps, &root, &suites)?.install(steps, &backports, PACKAGE))?;
     } else {
         apt::install(steps, &[PACKAGE], why)?;
     }
-    on_path(NAME).with_context(|| format!("no {NAME} on PATH; QEMU=PATH names one"))
+    on_path(EMULATOR).with_context(|| format!("no {EMULATOR} on PATH; QEMU=PATH names one"))
 }
 
 /// Where tools for file systems are, on PATH as well.

@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup | demo | test | bench | evaluate | soak | powerloss | vm`.
+//! What a person types: `cargo xtask setup | demo | test | bench | evaluate | soak | powerloss | vm | package`.
 //!
 //! # Layout
 //! - [`setup`]: which parts a machine needs, which are there, and the order of making them
@@ -8,6 +8,7 @@
 //! - [`servers`]: the real MCP servers of the end-to-end tests, kept under `target/e2e`
 //! - [`apt`]: Debian packages, and what to say where they cannot be had
 //! - [`steps`]: progress of commands that take long
+//! - [`package`]: the Debian package; [`operations`]: what it and tests of the service need
 //! - [`stages`]: the stages of `cargo xtask test`
 //! - [`vm`]: the agent and its tests on other kernels
 //! - [`powerloss`]: the store in a machine whose power is cut
@@ -18,9 +19,14 @@
 mod apt;
 mod archive;
 mod cpio;
+#[cfg(test)]
+mod docs_tests;
 mod machine;
+mod operations;
+mod package;
 mod powerloss;
 mod programs;
+mod receivers;
 mod servers;
 mod setup;
 mod stages;
@@ -99,6 +105,8 @@ enum Task {
         #[arg(long)]
         control: bool,
     },
+    /// A Debian package of a static program, in target/package
+    Package,
     /// The agent and the end-to-end tests on other kernels, in emulated machines
     Vm(vm::Vm),
 }
@@ -125,6 +133,7 @@ fn run(cli: Cli) -> Result<()> {
         Task::Bench { args } => programs::bench(&workspace, &args),
         Task::Soak { minutes } => programs::soak(&workspace, minutes),
         Task::Powerloss { rounds, control } => powerloss::run(&workspace, rounds, control),
+        Task::Package => package::run(&workspace),
         Task::Vm(asked) => vm::run(&workspace, &asked),
     }
 }

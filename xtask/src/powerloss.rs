@@ -57,6 +57,7 @@ pub(crate) fn run(workspace: &Workspace, rounds: u32, control: bool) -> Result<(
         append: String::new(),
         drives: vec![format!("file={},format=qcow2,if=virtio,cache=writeback", disk.display())],
         console: dir.join("console.log"),
+        reboots: false,
     };
     steps.begin(format_args!("{rounds} power cuts"));
     let mut root = root(&unpacked, &busybox, &writer)?;

@@ -2,11 +2,12 @@
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::{
     setup,
     stages::check,
+    vm,
     workspace::{Workspace, require_root},
 };
 
@@ -34,20 +35,27 @@ pub(crate) fn record_corpus(workspace: &Workspace, args: &[String]) -> Result<()
     start(workspace, "corpus", args)
 }
 
-/// Kills of an agent that holds servers, then sessions of the corpus's servers for so long, with nothing recorded.
+/// Kills of an agent that holds servers; five minutes of kills of agent, process of the sinks and receivers under load; a minute of a thousand
+/// findings a second; then sessions of the corpus's servers for so long, with nothing recorded.
 pub(crate) fn soak(workspace: &Workspace, minutes: u64) -> Result<()> {
     require_root("the soak")?;
     setup::run(workspace, &setup::E2E)?;
-    build(workspace)?;
-    let mut kills = workspace.cargo();
-    kills.env("E2E_KILLS", "50").args([
-        "test",
-        "--package=agent",
-        "--package=e2e",
-        "--release",
-        "--test=e2e",
-    ]);
-    check(kills.args(["--", "--test-threads=1", "--nocapture", "chaos::"]))?;
+    // The longer forms of what `cargo xtask test` does. `sinks` and `receivers` take about five minutes so.
+    for (variable, value, tests) in [
+        ("E2E_KILLS", "50", &["chaos::"][..]),
+        (
+            "E2E_ROUNDS",
+            "60",
+            &[
+                "sinks::nothing_is_lost",
+                "receivers::http::a_receiver_that_is",
+                "receivers::rsyslog::it_is_killed",
+            ],
+        ),
+        ("E2E_SECONDS", "60", &["load::"]),
+    ] {
+        check(vm::programs::tests(workspace)?.env(variable, value).arg("--nocapture").args(tests))?;
+    }
     start(workspace, "corpus", &["--soak".into(), minutes.to_string()])
 }
 
@@ -62,15 +70,8 @@ pub(crate) fn evaluate(workspace: &Workspace, args: &[String]) -> Result<()> {
     check(&mut command)
 }
 
-/// The agent, the oracle server and the other programs, as they are shipped.
-pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    check(workspace.cargo().args(["build", "--release", "--package=agent", "--package=e2e"]))
-}
-
 fn start(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
-    build(workspace)?;
-    let program = workspace.built.join("release").join(name);
-    ensure!(program.exists(), "{} was not built", program.display());
+    let program = vm::programs::one(workspace, name)?;
     let mut command = Command::new(&program);
     command.current_dir(&workspace.root).args(args);
     // Replaces this process: a signal from the terminal then has one receiver that cleans up.

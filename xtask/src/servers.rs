@@ -23,6 +23,8 @@ const NPM_SERVERS: [(&str, &str); 4] = [
 ];
 const PYPI_SERVERS: [(&str, &str); 3] =
     [("mcp-server-git", "2026.10.19"), ("mcp-server-fetch", "2026.10.24"), ("mcp-server-time", "2026.10.19")];
+/// What tests check with: who validates events, by a schema that we did not write.
+const PYPI_CHECKERS: [(&str, &str); 1] = [("ocsf-json-schema", "1.2.0")];
 /// What the servers' own manifests ask for.
 const NODE: u32 = 18;
 const PYTHON: (u32, u32) = (3, 10);
@@ -103,36 +105,42 @@ fn venv(workspace: &Workspace) -> PathBuf {
 pub(crate) fn pypi_there(workspace: &Workspace) -> Option<String> {
     let venv = venv(workspace);
     let lib = fs::read_dir(venv.join("lib")).ok()?.next()?.ok()?.path();
-    for (name, version) in PYPI_SERVERS {
+    for (name, version) in PYPI_SERVERS.into_iter().chain(PYPI_CHECKERS) {
         let info = format!("{}-{version}.dist-info", name.replace('-', "_"));
         lib.join("site-packages").join(info).exists().then_some(())?;
     }
     // The interpreter is a link to the system's, which an upgrade may have taken away.
-    venv.join("bin/python").exists().then(|| described(&PYPI_SERVERS))
+    venv.join("bin/python")
+        .exists()
+        .then(|| format!("{}, {}", described(&PYPI_SERVERS), described(&PYPI_CHECKERS)))
 }
 
 pub(crate) fn make_pypi(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.begin("MCP servers from PyPI");
-    let python = match python() {
-        Some(python) => python,
-        None => {
-            apt::install(steps, &["python3", "python3-venv"], "running PyPI's MCP servers")?;
-            python().with_context(|| {
-                let (major, minor) = PYTHON;
-                format!("no python3 here is {major}.{minor} or later and has venv and ensurepip")
-            })?
-        }
-    };
+    let python = some_python(steps, "running PyPI's MCP servers")?;
     let venv = venv(workspace);
     steps.run(Command::new(&python).args(["-m", "venv", "--clear"]).arg(&venv))?;
     let mut pip = Command::new(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(PYPI_SERVERS.map(|(name, version)| format!("{name}=={version}")));
+        .args(PYPI_SERVERS.map(|(name, version)| format!("{name}=={version}")))
+        .args(PYPI_CHECKERS.map(|(name, version)| format!("{name}=={version}")));
     steps.run(&mut pip).context("pip cannot install the servers (is its index reachable?)")?;
     if pypi_there(workspace).is_none() {
         bail!("pip succeeded, but not all servers are there");
     }
     Ok(())
+}
+
+/// A python, installed if there is none.
+pub(crate) fn some_python(steps: &Steps, why: &str) -> Result<PathBuf> {
+    if let Some(python) = python() {
+        return Ok(python);
+    }
+    apt::install(steps, &["python3", "python3-venv"], why)?;
+    python().with_context(|| {
+        let (major, minor) = PYTHON;
+        format!("no python3 here is {major}.{minor} or later and has venv and ensurepip")
+    })
 }
 
 /// A python that is new enough and can make a venv with pip; Debian splits that off.

@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::{
-    apt, servers,
+    apt, operations, receivers, servers,
     steps::{Steps, seconds},
-    toolchain, tools,
+    toolchain, tools, vm,
     workspace::{Workspace, on_path},
 };
 
@@ -42,8 +42,8 @@ const DENY: Part = Part {
     there: |workspace| tools::DENY.is_there(workspace).then(|| tools::DENY.version.to_owned()),
     steps: 1,
     make: |workspace, steps| {
-        steps.begin("building cargo-deny (several minutes, once)");
-        tools::DENY.install(workspace, steps, &[], &[])
+        steps.begin("building cargo-deny (minutes, once)");
+        tools::DENY.install(workspace, steps, tools::QUICKLY, &[])
     },
 };
 
@@ -63,7 +63,7 @@ const FUZZ: Part = Part {
         if tools::FUZZ.is_there(workspace) {
             return Ok(());
         }
-        tools::FUZZ.install(workspace, steps, &[], &[])
+        tools::FUZZ.install(workspace, steps, tools::QUICKLY, &[])
     },
 };
 
@@ -74,11 +74,48 @@ const OBSERVER: Part = Part {
     make: servers::make_observer,
 };
 
+const OPERATIONS: Part = Part {
+    name: "systemd-analyze, setpriv and promtool",
+    there: operations::there,
+    steps: 1,
+    make: operations::make,
+};
+
+const PACKAGER: Part = Part {
+    name: "cargo-deb",
+    there: |workspace| tools::DEB.is_there(workspace).then(|| tools::DEB.version.to_owned()),
+    steps: 1,
+    make: |workspace, steps| {
+        steps.begin("building cargo-deb (minutes, once)");
+        tools::DEB.install(workspace, steps, tools::QUICKLY, &[])
+    },
+};
+
+const LINTIAN: Part = Part {
+    name: "strip and lintian",
+    there: operations::packaging_there,
+    steps: 1,
+    make: operations::make_packaging,
+};
+
 const NPM: Part =
     Part { name: "MCP servers from npm", there: servers::npm_there, steps: 1, make: servers::make_npm };
 
 const PYPI: Part =
     Part { name: "MCP servers from PyPI", there: servers::pypi_there, steps: 1, make: servers::make_pypi };
+
+const RECEIVERS: Part =
+    Part { name: "receivers of events", there: receivers::there, steps: 1, make: receivers::make };
+
+const TENZIR: Part =
+    Part { name: "Tenzir", there: receivers::tenzir_there, steps: 1, make: receivers::make_tenzir };
+
+const GUESTS: Part = Part {
+    name: "emulated machines with other kernels",
+    there: vm::stage::there,
+    steps: 1,
+    make: vm::stage::make,
+};
 
 /// What a build needs.
 pub(crate) static BUILD: [Part; 1] = [TOOLCHAIN];
@@ -89,9 +126,18 @@ pub(crate) static FUZZING: [Part; 1] = [FUZZ];
 /// The servers that we did not write.
 pub(crate) static SERVERS: [Part; 2] = [NPM, PYPI];
 /// What the end-to-end stage needs.
-pub(crate) static E2E: [Part; 4] = [TOOLCHAIN, OBSERVER, NPM, PYPI];
+pub(crate) static E2E: [Part; 7] = [TOOLCHAIN, OBSERVER, OPERATIONS, NPM, PYPI, RECEIVERS, TENZIR];
+/// What the stage with other kernels needs.
+pub(crate) static KERNELS: [Part; 3] = [TOOLCHAIN, PACKAGER, GUESTS];
+/// What a guest with systemd needs beside it.
+pub(crate) static PACKAGER_ONLY: [Part; 1] = [PACKAGER];
+/// What a package needs.
+pub(crate) static PACKAGE: [Part; 3] = [TOOLCHAIN, PACKAGER, LINTIAN];
 /// All of it.
-pub(crate) static ALL: [Part; 7] = [TOOLCHAIN, CLIPPY, DENY, FUZZ, OBSERVER, NPM, PYPI];
+pub(crate) static ALL: [Part; 13] = [
+    TOOLCHAIN, CLIPPY, DENY, FUZZ, OBSERVER, OPERATIONS, NPM, PYPI, RECEIVERS, TENZIR, PACKAGER, LINTIAN,
+    GUESTS,
+];
 
 /// Makes what is not there. Every part is tried, so that one run names all that is missing.
 pub(crate) fn run<'a>(workspace: &Workspace, parts: impl IntoIterator<Item = &'a Part>) -> Result<()> {

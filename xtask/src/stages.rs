@@ -1,18 +1,24 @@
 //! The stages of `cargo xtask test`.
 
-use std::{fs, process::Command, time::Instant};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+    thread,
+    time::Instant,
+};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{
-    programs,
+    package,
     setup::{self, Part},
-    steps::{seconds, shown},
+    steps::{seconds, shown, tail},
     toolchain,
     toolchain_file::{BUILD_ARGS, NOT_SET_UP, Toolchain},
     tools, vm,
-    workspace::{Workspace, output, require_root},
+    workspace::{Workspace, output, processors, require_root},
 };
 
 /// What can be asked for by `--only`.
@@ -26,19 +32,18 @@ pub(crate) enum Stage {
     Fuzz,
     /// Real servers and the oracle on this kernel
     E2e,
+    /// The Debian package, and what lintian says of it
+    Package,
     /// That it loads, denies and contains on other kernels, in emulated machines
     Kernels,
 }
 
 /// From what fails soonest to what takes longest.
-const ORDER: [Stage; 5] = [Stage::Lint, Stage::Unit, Stage::Fuzz, Stage::E2e, Stage::Kernels];
-/// Runs when it is asked for: it was not tried yet on a machine that has nothing, and must not fail there for want of a package.
-const ASKED: Stage = Stage::Kernels;
+const ORDER: [Stage; 6] = [Stage::Lint, Stage::Unit, Stage::Fuzz, Stage::E2e, Stage::Package, Stage::Kernels];
 
 /// Sets up, runs the stages, stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace, only: &[Stage], fuzz_seconds: u32) -> Result<()> {
-    let stages: Vec<Stage> =
-        ORDER.into_iter().filter(|s| only.contains(s) || only.is_empty() && *s != ASKED).collect();
+    let stages: Vec<Stage> = ORDER.into_iter().filter(|s| only.contains(s) || only.is_empty()).collect();
     if stages.contains(&Stage::E2e) {
         require_root("the end-to-end stage")
             .context("leave it out with `--only lint,unit,fuzz`, or be root")?;
@@ -51,12 +56,15 @@ pub(crate) fn run(workspace: &Workspace, only: &[Stage], fuzz_seconds: u32) -> R
             Stage::Unit => unit(workspace)?,
             Stage::Fuzz => fuzz(workspace, fuzz_seconds)?,
             Stage::E2e => e2e(workspace)?,
-            Stage::Kernels => headed("other kernels", || vm::smoke(workspace))?,
+            Stage::Package => headed("package", || package::checked(workspace).map(drop))?,
+            Stage::Kernels => headed("other kernels", || vm::stage::run(workspace, !only.is_empty()))?,
         }
     }
     println!("\nall green ({})", seconds(started.elapsed()));
-    if only.is_empty() {
-        println!("left out: other kernels (`cargo xtask test --only kernels`)");
+    let left_out: Vec<String> =
+        ORDER.iter().filter(|s| !stages.contains(s)).map(|s| format!("{s:?}").to_lowercase()).collect();
+    if !left_out.is_empty() {
+        println!("left out: {}", left_out.join(", "));
     }
     Ok(())
 }
@@ -67,9 +75,11 @@ fn parts(stages: &[Stage]) -> Vec<&'static Part> {
     for stage in stages {
         let needed: &[Part] = match stage {
             Stage::Lint => &setup::LINT,
-            Stage::Unit | Stage::Kernels => &setup::BUILD,
+            Stage::Unit => &setup::BUILD,
+            Stage::Kernels => &setup::KERNELS,
             Stage::Fuzz => &setup::FUZZING,
             Stage::E2e => &setup::E2E,
+            Stage::Package => &setup::PACKAGE,
         };
         for part in needed {
             if !parts.iter().any(|known| known.name() == part.name()) {
@@ -114,60 +124,68 @@ fn lint(workspace: &Workspace) -> Result<()> {
 
 fn unit(workspace: &Workspace) -> Result<()> {
     headed("unit, property and golden tests", || {
-        check(workspace.cargo().args(["test", "--workspace", "--exclude=ebpf", "--exclude=e2e"]))
+        check(workspace.cargo().args(["test", "--workspace", "--exclude=ebpf", "--exclude=e2e"]))?;
+        // Of what the end-to-end tests rest on.
+        check(workspace.cargo().args(["test", "--package=e2e", "--lib"]))
     })
 }
 
+/// Builds all targets, then runs as many at a time as there are processors: each is one thread.
 fn fuzz(workspace: &Workspace, duration: u32) -> Result<()> {
     let fuzz = workspace.root.join("fuzz");
     let list = output(workspace.cargo_tool(tools::FUZZ).arg("list"))
         .with_context(|| format!("no fuzz targets in {}", fuzz.display()))?;
     ensure!(!list.is_empty(), "no fuzz targets in {}", fuzz.display());
-    for target in list.lines() {
-        headed(&format!("fuzz {target} for {duration} s"), || {
-            let corpus = fuzz.join("corpus").join(target);
-            fs::create_dir_all(&corpus)?;
-            let seeds = fuzz.join("seeds").join(target);
-            ensure!(seeds.is_dir(), "{} has no seeds at {}", target, seeds.display());
-            check(
-                workspace
-                    .cargo_tool(tools::FUZZ)
-                    // Coverage and sanitizer flags are unstable; a stable compiler has them too.
-                    .env("RUSTC_BOOTSTRAP", "1")
-                    .args(["run", target])
-                    .args([&corpus, &seeds])
-                    .arg("--")
-                    .arg(format!("-max_total_time={duration}"))
-                    .arg("-print_final_stats=1"),
-            )
+    headed("build of the fuzz targets", || {
+        // Coverage and sanitizer flags are unstable; a stable compiler has them too.
+        check(workspace.cargo_tool(tools::FUZZ).env("RUSTC_BOOTSTRAP", "1").arg("build"))
+    })?;
+    let targets: Vec<&str> = list.lines().collect();
+    for together in targets.chunks(processors()) {
+        headed(&format!("fuzz {} for {duration} s", together.join(", ")), || {
+            let ended: Vec<Result<()>> = thread::scope(|scope| {
+                let running: Vec<_> = together
+                    .iter()
+                    .map(|target| scope.spawn(|| fuzz_one(workspace, &fuzz, target, duration)))
+                    .collect();
+                let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
+                ended.map(|r| r.unwrap_or_else(|_panic| bail!("a thread that fuzzes panicked"))).collect()
+            });
+            ended.into_iter().collect::<Result<()>>()
         })?;
     }
     Ok(())
 }
 
+fn fuzz_one(workspace: &Workspace, fuzz: &Path, target: &str, duration: u32) -> Result<()> {
+    let corpus = fuzz.join("corpus").join(target);
+    fs::create_dir_all(&corpus)?;
+    let seeds = fuzz.join("seeds").join(target);
+    ensure!(seeds.is_dir(), "{target} has no seeds at {}", seeds.display());
+    let log = workspace.target.join(format!("fuzz-{target}.log"));
+    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut run = workspace.cargo_tool(tools::FUZZ);
+    run.env("RUSTC_BOOTSTRAP", "1").args(["run", target]).args([&corpus, &seeds]).arg("--");
+    run.arg(format!("-max_total_time={duration}")).arg("-print_final_stats=1");
+    let ended = check(run.stdout(file.try_clone()?).stderr(file));
+    // Of a crash the last lines tell all; of a run without one, how much was done.
+    let lines = if ended.is_ok() { 3 } else { 60 };
+    println!("{target}: the end of {}:\n{}", log.display(), tail(&log, lines));
+    ended
+}
+
 fn e2e(workspace: &Workspace) -> Result<()> {
-    headed("build for the end-to-end tests", || programs::build(workspace))?;
-    headed("end-to-end tests", || {
-        // The same packages as were just built: cargo unifies features over the selected ones, and
-        // another selection would compile half of the dependencies again.
-        check(workspace.cargo().args([
-            "test",
-            "--package=agent",
-            "--package=e2e",
-            "--release",
-            "--",
-            "--test-threads=1",
-        ]))
-    })
+    let mut tests = headed("build for the end-to-end tests", || vm::programs::tests(workspace))?;
+    headed("end-to-end tests", || check(&mut tests))
 }
 
 /// Runs one part of a stage under a header and says how long it took.
-fn headed(title: &str, stage: impl FnOnce() -> Result<()>) -> Result<()> {
+fn headed<T>(title: &str, stage: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("\n== {title}");
     let started = Instant::now();
-    stage().with_context(|| format!("{title}: failed after {}", seconds(started.elapsed())))?;
+    let done = stage().with_context(|| format!("{title}: failed after {}", seconds(started.elapsed())))?;
     println!("== {title}: ok ({})", seconds(started.elapsed()));
-    Ok(())
+    Ok(done)
 }
 
 /// Runs a command with its output where the person looks.

@@ -60,10 +60,27 @@ impl Steps {
         let started = Instant::now();
         let status = self.wait(command.stdout(file.try_clone()?).stderr(file), &log, started)?;
         if !status.success() {
-            bail!("`{}` failed ({status}):\n{}\n(all of it: {})", shown(command), tail(&log), log.display());
+            bail!(
+                "`{}` failed ({status}):\n{}\n(all of it: {})",
+                shown(command),
+                tail(&log, LINES_OF_A_FAILURE),
+                log.display()
+            );
         }
         self.note(format_args!("done in {}", seconds(started.elapsed())));
         Ok(())
+    }
+
+    /// Tries something that fetches. An archive that is being updated, or a mirror of many, fails now and then: what
+    /// package managers themselves try again is not all of it.
+    pub(crate) fn again(&self, what: &str, fetch: impl Fn() -> Result<()>) -> Result<()> {
+        const PAUSES_S: [u64; 3] = [5, 20, 60];
+        for pause in PAUSES_S {
+            let Err(e) = fetch() else { return Ok(()) };
+            self.note(format_args!("{what} cannot be fetched ({e:#}); again in {pause} s"));
+            thread::sleep(Duration::from_secs(pause));
+        }
+        fetch().with_context(|| format!("{what} cannot be fetched, tried {} times", PAUSES_S.len() + 1))
     }
 
     fn wait(&self, command: &mut Command, log: &Path, started: Instant) -> Result<ExitStatus> {
@@ -78,8 +95,8 @@ impl Steps {
                 out.flush()?;
                 return Ok(status);
             }
-            let last = tail(log);
-            let last: String = last.lines().last().unwrap_or("").chars().take(60).collect();
+            let last = tail(log, 1);
+            let last: String = last.chars().take(60).collect();
             write!(out, "\r\x1b[K      {} {last}", seconds(started.elapsed()))?;
             out.flush()?;
             thread::sleep(TICK);
@@ -108,12 +125,13 @@ pub(crate) fn shown(command: &Command) -> String {
     text
 }
 
-fn tail(log: &Path) -> String {
+/// The last lines of a log.
+pub(crate) fn tail(log: &Path, wanted: usize) -> String {
     // Lossy: a progress bar may be cut within a character.
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.split(['\n', '\r']).filter(|l| !l.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..].join("\n")
+    lines[lines.len().saturating_sub(wanted)..].join("\n")
 }
 
 #[cfg(test)]

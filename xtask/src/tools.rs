@@ -19,6 +19,12 @@ pub(crate) const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 /// Coverage-guided fuzzing.
 pub(crate) const FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2" };
 
+/// Debian packages.
+pub(crate) const DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };
+
+/// For tools that do little: to optimise them takes longer than they ever run.
+pub(crate) const QUICKLY: &[&str] = &["--debug"];
+
 impl Tool {
     /// Whether this very version was installed here.
     pub(crate) fn is_there(self, workspace: &Workspace) -> bool {

@@ -20,8 +20,6 @@ pub(crate) struct Workspace {
     /// `target/` of the workspace: tools, servers and the BPF build live here, whatever
     /// `CARGO_TARGET_DIR` says, so that they are made once.
     pub(crate) target: PathBuf,
-    /// Where cargo puts what it builds for this machine.
-    pub(crate) built: PathBuf,
 }
 
 impl Workspace {
@@ -30,11 +28,7 @@ impl Workspace {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = manifest.parent().context("xtask is not in a workspace")?.to_owned();
         let target = root.join("target");
-        let built = match env::var_os("CARGO_TARGET_DIR") {
-            Some(dir) => root.join(dir),
-            None => target.clone(),
-        };
-        Ok(Self { root, target, built })
+        Ok(Self { root, target })
     }
 
     /// The cargo that runs this task, in the workspace.
@@ -91,6 +85,11 @@ pub(crate) fn require_root(what: &str) -> Result<()> {
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_program(file))
+}
+
+/// How many programs can work at a time.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 pub(crate) fn is_program(file: &Path) -> bool {

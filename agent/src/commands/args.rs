@@ -22,9 +22,9 @@ pub(crate) struct Remote {
 pub(crate) enum Format {
     /// For people
     Table,
-    /// The answer's data, as one JSON document
+    /// For machines: one JSON document
     Json,
-    /// The answer's rows, one JSON document a line
+    /// For machines: rows, one JSON document a line
     Ndjson,
 }
 
@@ -32,6 +32,42 @@ pub(crate) enum Format {
 pub(crate) struct Tools {
     /// Only of this server (name or id)
     pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Calls {
+    /// Only of this server (name or id)
+    #[arg(long)]
+    pub(crate) server: Option<String>,
+    /// Only of this tool
+    #[arg(long)]
+    pub(crate) tool: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Watch {
+    /// Only of servers whose name matches this pattern
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) server: Option<String>,
+    /// Only of tools whose name matches this pattern, and what may be theirs
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) tool: Option<String>,
+    /// Only these types of lines, with commas between them: server, call, effect, lost, coverage, finding, response
+    #[arg(long, value_name = "TYPES")]
+    pub(crate) r#type: Option<String>,
+    /// Only findings of this kind, such as new-exec
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only findings this severe or more
+    #[arg(long, value_parser = ["info", "low", "medium", "high", "critical"])]
+    pub(crate) severity: Option<String>,
     #[command(flatten)]
     pub(crate) remote: Remote,
 }
@@ -87,6 +123,8 @@ pub(crate) struct Policy {
 pub(crate) enum PolicyVerb {
     /// Rights by scope, and what is only told, with the reason
     Show { server: String },
+    /// For how long its rights were open, since the agent started, against the same rights standing all the time
+    Exposure { server: String },
 }
 
 fn not_a_mode(word: &str) -> String {
@@ -98,6 +136,15 @@ pub(crate) struct Reload {
     /// Wait until the new rules are in force, and tell whether they are
     #[arg(long)]
     pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Profile {
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
     #[command(flatten)]
     pub(crate) remote: Remote,
 }

@@ -19,8 +19,49 @@ const ANSWER: Duration = Duration::from_secs(100);
 /// Largest answer: a baseline in full has some MiB.
 const MAX_ANSWER: usize = 256 << 20;
 
+/// Longest thing to ask for: the agent takes no more than 16 KiB with all headers.
+const MAX_TARGET: usize = 15 << 10;
+
 /// Reads something.
 pub(crate) fn get(remote: &Remote, path: &str, query: &[(&str, &str)]) -> Result<Value, Stop> {
+    request(remote, "GET", &target(path, query), None)
+}
+
+/// Reads what comes, piece by piece, for as long as it comes.
+pub(crate) fn stream(
+    remote: &Remote,
+    path: &str,
+    query: &[(&str, &str)],
+    mut take: impl FnMut(&[u8]) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let socket = remote.control.as_path();
+    let target = target(path, query);
+    runtime()?.block_on(async {
+        let (mut sender, connection) = connect(socket).await?;
+        // It does its work while what it brings is waited for.
+        let connection = tokio::spawn(connection);
+        let asked = timeout(ANSWER, sender.send_request(ask("GET", &target, None)?)).await;
+        let asked = asked.map_err(|_late| silent(socket, "no answer in time"))?;
+        let mut response = asked.map_err(|e| silent(socket, &e.to_string()))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let bytes = bytes.map_err(|e| silent(socket, &e.to_string()))?.to_bytes();
+            return understand(socket, status, &bytes).map(drop);
+        }
+        while let Some(frame) = response.frame().await {
+            // The agent's end is the stream's.
+            let Ok(frame) = frame else { break };
+            if let Some(piece) = frame.data_ref() {
+                take(piece)?;
+            }
+        }
+        connection.abort();
+        Ok(())
+    })
+}
+
+fn target(path: &str, query: &[(&str, &str)]) -> String {
     let mut target = path.to_owned();
     for (at, (key, value)) in query.iter().enumerate() {
         target.push(if at == 0 { '?' } else { '&' });
@@ -28,7 +69,7 @@ pub(crate) fn get(remote: &Remote, path: &str, query: &[(&str, &str)]) -> Result
         target.push('=');
         target.push_str(&percent(value));
     }
-    request(remote, "GET", &target, None)
+    target
 }
 
 /// Changes something.
@@ -50,10 +91,8 @@ pub(crate) fn percent(text: &str) -> String {
 }
 
 fn request(remote: &Remote, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Stop> {
-    let no_runtime = |e| Stop::new(Exit::Unreachable, format!("cannot start the async runtime: {e}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?;
     let socket = remote.control.as_path();
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         match timeout(ANSWER, exchange(socket, method, target, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(silent(socket, "no answer in time")),
@@ -61,18 +100,38 @@ fn request(remote: &Remote, method: &str, target: &str, body: Option<&Value>) ->
     })
 }
 
-async fn exchange(socket: &Path, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Stop> {
+fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
+    let no_runtime = |e| Stop::new(Exit::Unreachable, format!("cannot start the async runtime: {e}"));
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)
+}
+
+type Asker = (http1::SendRequest<Full<Bytes>>, http1::Connection<TokioIo<UnixStream>, Full<Bytes>>);
+
+async fn connect(socket: &Path) -> Result<Asker, Stop> {
     let stream = UnixStream::connect(socket).await.map_err(|e| unreachable(socket, &e))?;
-    let broken = |e: hyper::Error| silent(socket, &e.to_string());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    http1::handshake(TokioIo::new(stream)).await.map_err(|e| silent(socket, &e.to_string()))
+}
+
+fn ask(method: &str, target: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, Stop> {
+    if target.len() > MAX_TARGET {
+        let message =
+            format!("names and patterns are too long: {} bytes, of {MAX_TARGET} at most", target.len());
+        return Err(Stop::new(Exit::Invalid, message));
+    }
     let body = Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default()));
-    let request = Request::builder()
+    Request::builder()
         .method(method)
         .uri(target)
         .header(header::HOST, "toolwarden")
         .header(header::CONTENT_TYPE, "application/json")
         .body(body)
-        .map_err(|e| Stop::new(Exit::Invalid, format!("cannot ask for {target}: {e}")))?;
+        .map_err(|e| Stop::new(Exit::Invalid, format!("cannot ask for {target}: {e}")))
+}
+
+async fn exchange(socket: &Path, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Stop> {
+    let broken = |e: hyper::Error| silent(socket, &e.to_string());
+    let (mut sender, connection) = connect(socket).await?;
+    let request = ask(method, target, body)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status().as_u16();

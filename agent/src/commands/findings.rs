@@ -62,7 +62,8 @@ fn responses(found: &Value, remote: &Remote) -> Result<Value, Stop> {
 }
 
 fn list(filter: &List, remote: &Remote, out: &mut dyn Write) -> Result<Exit, Stop> {
-    let limit = filter.limit.to_string();
+    // One more, to tell whether there are more.
+    let limit = filter.limit.saturating_add(1).to_string();
     let since = match &filter.since {
         Some(text) => Some(since(text, Timestamp::now())?.as_nanosecond().to_string()),
         None => None,
@@ -78,7 +79,12 @@ fn list(filter: &List, remote: &Remote, out: &mut dyn Write) -> Result<Exit, Sto
     if !filter.all {
         query.push(("acked", "false"));
     }
-    let data = client::get(remote, "/v1/findings", &query)?;
+    let mut data = client::get(remote, "/v1/findings", &query)?;
+    let most = filter.limit as usize;
+    if let Some(all) = data.as_array_mut().filter(|all| all.len() > most) {
+        all.truncate(most);
+        anstream::eprintln!("toolwarden: there are more than these {most}; --limit shows more");
+    }
     answer(remote, &data, out, list_page)
 }
 

@@ -5,9 +5,13 @@
 //! - [`client`]: the request, and what its failure means
 //! - [`exit`]: exit codes
 //! - [`show`]: tables, colours, times
-//! - [`state`]: `status`, `servers`, `tools`, `mode`, `reload`, `audit`, `purge`
+//! - [`state`]: `status`, `servers`, `tools`, `calls`, `mode`, `reload`, `audit`, `purge`
+//! - [`watch`]: what happens, as it happens
 //! - [`findings`], [`explain`], [`taxonomy`]: what was found
 //! - [`baseline`], [`diff`]: what is normal
+//! - [`selftest`]: a detection all the way to every sink
+//! - [`profile`]: what each hook costs
+//! - [`paper`]: completions and man pages
 //! - [`policy`]: what of it the kernel enforces
 //! - [`respond`]: what is done about servers
 //! - [`rules`]: checks, tests and explains rules; needs no agent
@@ -19,14 +23,18 @@ mod diff;
 mod exit;
 mod explain;
 mod findings;
+pub(crate) mod paper;
 mod policy;
+mod profile;
 pub(crate) mod respond;
 pub(crate) mod rules;
+pub(crate) mod selftest;
 pub(crate) mod show;
 mod state;
 mod taxonomy;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{
     io::{self, Write},
@@ -37,6 +45,7 @@ use args::Remote;
 pub(crate) use exit::{Exit, Stop};
 use serde_json::Value;
 use show::Screen;
+pub(crate) use taxonomy::name as technique;
 
 use crate::cli::Command;
 
@@ -51,10 +60,14 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Status(remote) => state::status(&remote, &mut out),
         Command::Servers(remote) => state::servers(&remote, &mut out),
         Command::Tools(options) => state::tools(&options, &mut out),
+        Command::Calls(options) => state::calls(&options, &mut out),
+        Command::Watch(options) => watch::watch(&options, &mut out),
         Command::Mode(options) => state::mode(&options, &mut out),
         Command::Reload(options) => state::reload(&options, &mut out),
         Command::Purge(options) => state::purge(&options, &mut out),
         Command::Audit(options) => state::audit(&options, &mut out),
+        Command::Selftest(remote) => selftest::run(&remote, &mut out),
+        Command::Profile(options) => profile::run(&options, &mut out),
         Command::Findings(options) => findings::run(&options, &mut out),
         Command::Baseline(options) => baseline::run(&options, &mut out),
         Command::Policy(options) => policy::run(&options, &mut out),
@@ -66,8 +79,14 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Run(_)
         | Command::Replay(_)
         | Command::Rules(_)
+        | Command::Config(_)
         | Command::Doctor(_)
         | Command::Canary { .. }
+        | Command::Sinks
+        | Command::Metrics
+        | Command::SelftestServer
+        | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Watchdog(_) => Ok(Exit::Ok),
     };
     match result.and_then(|exit| out.flush().map(|()| exit).map_err(Stop::from)) {
@@ -89,15 +108,9 @@ fn answer(
 ) -> Result<Exit, Stop> {
     match remote.format {
         args::Format::Table => table(data, &mut Screen::new(out))?,
-        args::Format::Json => {
-            let text = serde_json::to_string_pretty(data).map_err(io::Error::from)?;
-            writeln!(out, "{}", show::inert(&text))?;
-        }
-        args::Format::Ndjson => {
-            let alone = std::slice::from_ref(data);
-            for row in data.as_array().map_or(alone, Vec::as_slice) {
-                writeln!(out, "{}", show::inert(&row.to_string()))?;
-            }
+        format => {
+            let rows = data.as_array().map_or(std::slice::from_ref(data), Vec::as_slice);
+            show::machine(format == args::Format::Json, data, rows, out)?;
         }
     }
     Ok(Exit::Ok)

@@ -1,4 +1,4 @@
-//! `policy show`: who may do what in the kernel, and what is only told.
+//! `policy show`: who may do what in the kernel, and what is only told. `policy exposure`: for how long.
 
 use std::io::{self, Write};
 
@@ -10,13 +10,81 @@ use super::{
     args::{Policy, PolicyVerb},
     client,
     exit::{Exit, Stop},
-    show::{Screen, at, list, text},
+    show::{Screen, at, list, text, time_at},
 };
 
 pub(super) fn run(options: &Policy, out: &mut dyn Write) -> Result<Exit, Stop> {
-    let PolicyVerb::Show { server } = &options.verb;
-    let data = client::get(&options.remote, "/v1/policy", &[("identity", server)])?;
-    answer(&options.remote, &data, out, show_page)
+    match &options.verb {
+        PolicyVerb::Show { server } => {
+            let data = client::get(&options.remote, "/v1/policy", &[("identity", server)])?;
+            answer(&options.remote, &data, out, show_page)
+        }
+        PolicyVerb::Exposure { server } => {
+            let data = client::get(&options.remote, "/v1/policy/exposure", &[("identity", server)])?;
+            answer(&options.remote, &data, out, exposure_page)
+        }
+    }
+}
+
+pub(super) fn exposure_page(exposure: &Value, to: &mut Screen<'_>) -> io::Result<()> {
+    to.field("identity", &at(exposure, "identity"))?;
+    let since = time_at(exposure, "since");
+    let observed = format!(
+        "{} s in all servers of it, since {since} at the earliest; {} are held now",
+        number(exposure, "observed_s"),
+        at(exposure, "held")
+    );
+    to.field("observed", &observed)?;
+    to.field("all rights", &surface(exposure, "all"))?;
+    to.field("opened", &format!("{}; the others are open all the time", surface(exposure, "opened")))?;
+    let ceiling = format!(
+        "{} requests were not understood in the kernel: all rights were open for {} s",
+        at(exposure, "not_understood"),
+        number(exposure, "ceiling_s")
+    );
+    to.field("ceiling", &ceiling)?;
+    let calls = format!(
+        "{} without an answer, ended by time; {} of unknown tools; {} could not be opened",
+        at(exposure, "expired"),
+        at(exposure, "unknown_tools"),
+        at(exposure, "not_opened")
+    );
+    to.field("calls", &calls)?;
+    to.heading("Scopes")?;
+    let row = |scope: &Value| {
+        let none = Value::Null;
+        let of = scope.get("surface").unwrap_or(&none);
+        vec![
+            at(scope, "scope"),
+            at(scope, "calls"),
+            at(of, "rights"),
+            number(scope, "open_s"),
+            number(scope, "outlived_s"),
+            number(of, "right_s"),
+            number(of, "standing_right_s"),
+            share(of),
+        ]
+    };
+    to.table(
+        &["scope", "calls", "rights", "open_s", "outlived_s", "right_x_s", "standing_right_x_s", "share"],
+        plain(list(exposure, "scopes"), row),
+    )
+}
+
+fn surface(exposure: &Value, key: &str) -> String {
+    let none = Value::Null;
+    let of = exposure.get(key).unwrap_or(&none);
+    let (right_s, standing) = (number(of, "right_s"), number(of, "standing_right_s"));
+    format!("{}: {right_s} right x s of {standing} if they stood, {}", at(of, "rights"), share(of))
+}
+
+fn number(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_f64).map_or_else(|| "-".into(), |n| format!("{n:.1}"))
+}
+
+fn share(surface: &Value) -> String {
+    let share = surface.get("share").and_then(Value::as_f64);
+    share.map_or_else(|| "-".into(), |share| format!("{:.1} %", share * 100.0))
 }
 
 pub(super) fn show_page(policy: &Value, to: &mut Screen<'_>) -> io::Result<()> {

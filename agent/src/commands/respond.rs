@@ -102,19 +102,23 @@ pub(crate) struct Default {
 
 /// `critical=throttle,freeze`.
 pub(crate) fn default_of(text: &str) -> Result<Default, String> {
-    let word = |text: &str| Value::String(text.to_owned());
     let (severity, ladder) = text.split_once('=').ok_or("write it as critical=throttle,freeze")?;
-    let severity = serde_json::from_value(word(severity))
+    let severity = serde_json::from_value(Value::String(severity.to_owned()))
         .map_err(|_unknown| format!("`{severity}` is no severity: info, low, medium, high or critical"))?;
+    Ok(Default { severity, ladder: self::ladder(ladder)? })
+}
+
+/// `throttle,freeze`.
+pub(crate) fn ladder(text: &str) -> Result<Vec<Response>, String> {
     let step = |text: &str| {
         let none = || format!("`{text}` is no response: alert, throttle, cut-network, freeze or kill");
-        match serde_json::from_value(word(text)) {
+        match serde_json::from_value(Value::String(text.to_owned())) {
             // To deny, an act must be known before it is done.
             Ok(Response::Deny) | Err(_) => Err(none()),
             Ok(step) => Ok(step),
         }
     };
-    Ok(Default { severity, ladder: ladder.split(',').map(step).collect::<Result<_, _>>()? })
+    text.split(',').map(|word| step(word.trim())).collect()
 }
 
 /// `90s`, `10m`, `2h`, `1d`, or `0`, in ns.

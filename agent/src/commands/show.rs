@@ -140,6 +140,19 @@ pub(crate) fn style(word: &str) -> Style {
     }
 }
 
+/// For machines: one document, or its rows, one a line.
+pub(crate) fn machine(
+    document: bool,
+    data: &Value,
+    rows: &[Value],
+    out: &mut (impl Write + ?Sized),
+) -> io::Result<()> {
+    if document {
+        return writeln!(out, "{}", inert(&serde_json::to_string_pretty(data)?));
+    }
+    rows.iter().try_for_each(|row| writeln!(out, "{}", inert(&row.to_string())))
+}
+
 /// JSON that a terminal shows and does not obey: it leaves no control character unescaped, and is
 /// the same JSON.
 pub(crate) fn inert(json: &str) -> String {

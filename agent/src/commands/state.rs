@@ -1,4 +1,4 @@
-//! `status`, `servers`, `tools`, `mode`, `reload`, `audit`, `purge`.
+//! `status`, `servers`, `tools`, `calls`, `mode`, `reload`, `audit`, `purge`.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer,
-    args::{Audit, ModeOf, Purge, Reload, Remote, Tools},
+    args::{Audit, Calls, ModeOf, Purge, Reload, Remote, Tools},
     client,
     exit::{Exit, Stop},
     show::{Screen, at, list, rows, some, style, text, time_at},
@@ -30,6 +30,13 @@ pub(super) fn status_page(status: &Value, to: &mut Screen<'_>) -> io::Result<()>
     to.field("lost", &pairs(status.get("lost")))?;
     to.field("rules", &pairs(status.get("rules")))?;
     to.field("store", &pairs(status.get("store")))?;
+    let sinks = status.get("sinks").and_then(|s| s.get("sinks")).and_then(Value::as_object);
+    for (name, sink) in sinks.into_iter().flatten() {
+        to.field(&format!("sink {name}"), &pairs(Some(sink)))?;
+    }
+    if let Some(metrics) = status.get("metrics").filter(|m| m.is_object()) {
+        to.field("metrics", &pairs(Some(metrics)))?;
+    }
     if let Some(share) = status.get("ambiguous_share").filter(|s| s.is_object()) {
         let percent = |key: &str| {
             share
@@ -88,6 +95,34 @@ pub(super) fn tools_page(tools: &Value, to: &mut Screen<'_>) -> io::Result<()> {
     plain(tools, &["server", "tool", "calls", "state", "findings", "settle_ms", "late_share"], to)
 }
 
+pub(super) fn calls(options: &Calls, out: &mut dyn Write) -> Result<Exit, Stop> {
+    let limit = options.limit.to_string();
+    let mut query = vec![("limit", limit.as_str())];
+    query.extend(options.server.as_deref().map(|server| ("server", server)));
+    query.extend(options.tool.as_deref().map(|tool| ("tool", tool)));
+    let data = client::get(&options.remote, "/v1/calls", &query)?;
+    answer(&options.remote, &data, out, calls_page)
+}
+
+fn calls_page(calls: &Value, to: &mut Screen<'_>) -> io::Result<()> {
+    let inner = |call: &Value, path: &str| text(call.pointer(path).unwrap_or(&Value::Null));
+    let ms = |ns: &Value| ns.as_f64().map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", ns / 1e6));
+    let row = |call: &Value| {
+        let status = at(call, "status");
+        let style = style(&status);
+        let row = vec![
+            inner(call, "/time/utc"),
+            inner(call, "/server/name"),
+            inner(call, "/scope/tool"),
+            inner(call, "/scope/call/number"),
+            status,
+            ms(call.get("duration_ns").unwrap_or(&Value::Null)),
+        ];
+        (row, style)
+    };
+    to.table(&["time", "server", "tool", "number", "status", "ms"], rows(calls).iter().map(row).collect())
+}
+
 /// A table with a column for each field.
 fn plain(data: &Value, columns: &[&str], to: &mut Screen<'_>) -> io::Result<()> {
     let row = |row: &Value| {
@@ -139,12 +174,21 @@ pub(super) fn mode(options: &ModeOf, out: &mut dyn Write) -> Result<Exit, Stop> 
 
 pub(super) fn reload(options: &Reload, out: &mut dyn Write) -> Result<Exit, Stop> {
     let data = client::post(&options.remote, "/v1/reload", &json!({ "wait": options.wait }))?;
-    answer(&options.remote, &data, out, |data, to| {
-        let sums =
-            data.as_object().filter(|fields| !fields.is_empty()).map(|_| format!(": {}", pairs(Some(data))));
-        let what = if options.wait { "reloaded" } else { "asked to reload" };
-        to.line(format!("{what}{}", safe(&sums.unwrap_or_default())))
-    })
+    answer(&options.remote, &data, out, reload_page)
+}
+
+pub(super) fn reload_page(data: &Value, to: &mut Screen<'_>) -> io::Result<()> {
+    if data.get("rules").is_none() {
+        return to.line("asked to reload");
+    }
+    to.line(format!("reloaded: {} rules of {} files", at(data, "rules"), at(data, "files")))?;
+    for (key, what) in [("settings", "changed"), ("restart", "changed, and in force only after a restart")] {
+        let keys: Vec<&str> = list(data, key).iter().filter_map(Value::as_str).collect();
+        if !keys.is_empty() {
+            to.line(format!("{what}: {}", safe(&keys.join(", "))))?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn purge(options: &Purge, out: &mut dyn Write) -> Result<Exit, Stop> {

@@ -59,7 +59,7 @@ const NAMES: &[(&str, &str)] = &[
 ];
 
 /// What an id is called.
-pub(super) fn name(id: &str) -> Option<&'static str> {
+pub(crate) fn name(id: &str) -> Option<&'static str> {
     NAMES.iter().find(|(known, _)| *known == id).map(|(_, name)| *name)
 }
 

@@ -100,6 +100,23 @@ impl Layout {
         self.v2.iter().chain(&self.v1)
     }
 
+    /// The directories that servers are put into, where there are any.
+    pub(crate) fn homes(&self) -> Vec<PathBuf> {
+        let all = self.all().flat_map(|h| [h.home(), h.mount.join("toolwarden.slice")]);
+        all.filter(|home| home.is_dir()).collect()
+    }
+
+    /// The cgroups that this process is in, and those around them, but for the roots: by a root nobody is frozen or limited.
+    pub(crate) fn around_us(&self) -> Vec<PathBuf> {
+        let own = |h: &Hierarchy| h.dir(&h.place(std::process::id())?);
+        let around = |h: &Hierarchy| {
+            let dir = own(h).unwrap_or_default();
+            let above = dir.ancestors().take_while(|d| d.starts_with(&h.mount) && *d != h.mount);
+            above.map(Path::to_path_buf).collect::<Vec<_>>()
+        };
+        self.all().flat_map(around).collect()
+    }
+
     /// A hierarchy by its name.
     pub(crate) fn named(&self, name: &str) -> Option<&Hierarchy> {
         self.all().find(|h| h.name == name)

@@ -127,7 +127,7 @@ impl Contain {
 
     /// The directories that servers are put into.
     pub(crate) fn homes(&self) -> Vec<PathBuf> {
-        self.layout.all().map(layout::Hierarchy::home).filter(|home| home.is_dir()).collect()
+        self.layout.homes()
     }
 
     /// Carries an order out. Never fails: what goes wrong is in the outcome.
@@ -340,6 +340,8 @@ impl Contain {
             .arg(&self.state_dir)
             .arg("--pin-dir")
             .arg(&self.pin_dir)
+            // It may hold secrets of sinks.
+            .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -7,7 +7,7 @@ use engine::respond::Action;
 
 use super::{
     group::{Group, write},
-    layout::{Hierarchy, Layout},
+    layout::{Hierarchy, Layout, is_scope},
     process,
     record::{Force, Record, Records},
 };
@@ -113,7 +113,10 @@ fn leave(layout: &Layout, record: &Record, force: &Force, still: Option<&Force>,
                 break;
             }
             for pid in members {
+                let dead = process::stat(pid).is_none_or(|s| s.dead);
                 match put_back(h, record, pid) {
+                    // What has ended goes on nowhere.
+                    Ok(_) if dead => {}
                     Ok(there) => {
                         back.insert(pid, there);
                     }
@@ -169,7 +172,9 @@ pub(crate) fn tidy(layout: &Layout, records: &Records, record: &Record) {
     let mut left = false;
     for h in layout.all().filter(|h| !used(&h.name)) {
         let group = Group::new(h, h.own(&record.name));
-        if group.exists() {
+        // An empty scope systemd takes away itself. Taken away by us, it may never hear that it is empty, and keeps the unit.
+        let systemds = is_scope(&record.name) && h.is_v2();
+        if group.exists() && !systemds {
             left |= group.remove().is_err();
         }
         // The last one takes the directory of all along; another server's keeps it.

@@ -12,6 +12,7 @@
 //! - [`authorise`](mod@authorise): whether they may
 //! - [`audit`]: what was changed or refused, by whom
 //! - [`serve`]: connections and their limits
+//! - [`feed`]: lines as they come, for those who watch
 //! - [`quiet`]: answers to what is no HTTP
 //! - [`difference`](mod@difference): what tells two baselines apart
 //! - [`routes`]: HTTP to verbs, answers to JSON
@@ -19,6 +20,7 @@
 mod audit;
 mod authorise;
 pub(crate) mod difference;
+mod feed;
 mod lineage;
 mod peer;
 mod quiet;
@@ -35,6 +37,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use audit::AuditRow;
 pub(crate) use authorise::{Lineage, Role};
+pub(crate) use feed::Feeds;
 pub(crate) use peer::Peer;
 pub(crate) use serve::serve;
 pub(crate) use socket::{Socket, group};

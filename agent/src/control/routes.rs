@@ -29,7 +29,8 @@ use tokio::{
 use super::{
     Answer, Ask, AuditRow, CallFilter, Failure, FindingFilter, Mode, Peer, VERSION, Verb,
     authorise::{Facts, Lineage, authorise},
-    serve::Shared,
+    feed::WatchFilter,
+    serve::{Shared, Watches},
 };
 
 /// Largest body of a request: far above any rule file that a person reads.
@@ -82,6 +83,12 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
                 c.read(query(q).map(|q| Verb::Policy { identity: q.identity }))
             }),
         )
+        .route(
+            "/v1/policy/exposure",
+            get(|q: Asked<Identity>, c: Call| {
+                c.read(query(q).map(|q| Verb::Exposure { identity: q.identity }))
+            }),
+        )
         .route("/v1/rules", get(|c: Call| c.read(Ok(Verb::Rules))))
         .route("/v1/mode", get(|c: Call| c.read(Ok(Verb::Mode))).post(set_mode))
         .route(
@@ -114,6 +121,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             }),
         )
         .route("/v1/responses/{id}", get(|i: Id, c: Call| c.read(id(i).map(|id| Verb::Response { id }))))
+        .route("/v1/watch", get(|q: Asked<WatchFilter>, c: Call| c.watch(query(q))))
         .route("/v1/respond", post(respond))
         .route("/v1/disarm", post(|c: Call, b: Body| c.change(b, |Empty {}| Verb::Disarm)))
         .route("/v1/arm", post(|c: Call, b: Body| c.change(b, |Empty {}| Verb::Arm)))
@@ -259,6 +267,7 @@ fn id(path: Id) -> Result<String, Failure> {
 /// Who calls, and what answers.
 struct Call {
     peer: Peer,
+    watches: Watches,
     shared: Arc<Shared>,
 }
 
@@ -267,7 +276,10 @@ impl FromRequestParts<Arc<Shared>> for Call {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
         match parts.extensions.get::<Peer>() {
-            Some(peer) => Ok(Self { peer: peer.clone(), shared: Arc::clone(shared) }),
+            Some(peer) => {
+                let watches = parts.extensions.get::<Watches>().cloned().unwrap_or_default();
+                Ok(Self { peer: peer.clone(), watches, shared: Arc::clone(shared) })
+            }
             None => Err(answer(Err(Failure::new(500, "nobody knows who asks")))),
         }
     }
@@ -279,6 +291,24 @@ impl Call {
             Ok(verb) => self.perform(verb).await,
             Err(e) => Err(e),
         })
+    }
+
+    /// Answers with lines as they come, until the peer has enough.
+    async fn watch(self, filter: Result<WatchFilter, Failure>) -> Response {
+        // It is what `calls` and `findings` tell, sooner.
+        let verb = Verb::Findings(FindingFilter::default());
+        let facts = Facts { group: self.shared.group, lineage: Lineage::Unreadable("not looked at".into()) };
+        if let Err(refusal) = authorise(&self.peer, &verb, &facts) {
+            return answer(Err(self.refuse(&verb, &refusal.to_string()).await));
+        }
+        match filter.and_then(|filter| self.shared.feeds.open(&filter)) {
+            Ok((body, state)) => {
+                // One request a connection: it is empty.
+                let _unused = self.watches.0.set(state);
+                ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+            }
+            Err(e) => answer(Err(e)),
+        }
     }
 
     async fn change<T: DeserializeOwned>(self, body: Body, verb: impl FnOnce(T) -> Verb) -> Response {

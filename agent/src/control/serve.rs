@@ -7,7 +7,7 @@ use std::{
     io,
     os::fd::AsFd as _,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,7 +31,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Ask, Failure, Host, Peer, Socket, audit::Refusals, quiet::Quiet, routes};
+use super::{Ask, Failure, Feeds, Host, Peer, Socket, audit::Refusals, feed::State, quiet::Quiet, routes};
 
 /// Connections served at a time.
 const SERVED: usize = 16;
@@ -45,7 +45,7 @@ const HELD_OTHERS: usize = 96;
 const TURN: Duration = Duration::from_secs(3);
 /// A request's head must be here by then; clients send it at once.
 const HEAD: Duration = Duration::from_secs(5);
-/// All of a connection, answer included.
+/// All of a connection, answer included; who watches and reads may stay longer.
 const CONNECTION: Duration = Duration::from_secs(90);
 /// After an answer, the peer may finish what it sends.
 const LINGER: Duration = Duration::from_secs(1);
@@ -59,7 +59,12 @@ pub(super) struct Shared {
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) group: Option<u32>,
     pub(super) refusals: Mutex<Refusals>,
+    pub(super) feeds: Arc<Feeds>,
 }
+
+/// On a connection whose request is to watch.
+#[derive(Clone, Default)]
+pub(super) struct Watches(pub(super) Arc<OnceLock<Arc<State>>>);
 
 struct Limits {
     held: Arc<Semaphore>,
@@ -76,10 +81,11 @@ pub(crate) async fn serve(
     group: Option<u32>,
     host: Arc<dyn Host>,
     asks: mpsc::Sender<Ask>,
+    feeds: Arc<Feeds>,
 ) -> Result<()> {
     let listener = socket.listener()?;
     let closed = asks.clone();
-    let shared = Arc::new(Shared { host, asks, group, refusals: Mutex::default() });
+    let shared = Arc::new(Shared { host, asks, group, refusals: Mutex::default(), feeds });
     let router = routes::router(shared);
     let limits = Arc::new(Limits {
         held: Arc::new(Semaphore::new(HELD)),
@@ -151,10 +157,13 @@ impl Limits {
 async fn connection(stream: UnixStream, peer: Peer, router: Router) -> io::Result<()> {
     let understood = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&understood);
+    let watches = Watches::default();
+    let extension = watches.clone();
     let inner = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         flag.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(extension.clone());
         inner.call(request)
     });
     let io = TokioIo::new(Quiet { stream, understood: Arc::clone(&understood) });
@@ -165,7 +174,13 @@ async fn connection(stream: UnixStream, peer: Peer, router: Router) -> io::Resul
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
         .serve_connection(io, service);
-    let served = timeout(CONNECTION, poll_fn(|cx| connection.poll_without_shutdown(cx))).await;
+    let served = loop {
+        let served = timeout(CONNECTION, poll_fn(|cx| connection.poll_without_shutdown(cx))).await;
+        // Who is cut off had all that time to read what waits.
+        if served.is_ok() || watches.0.get().is_none_or(|state| state.is_cut()) {
+            break served;
+        }
+    };
     let stream = connection.into_parts().io.into_inner().stream;
     if understood.load(Ordering::Relaxed) {
         return linger(stream).await;

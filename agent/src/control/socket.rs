@@ -22,6 +22,8 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 
+use crate::accounts;
+
 /// Members of it may read.
 const GROUP: &str = "toolwarden";
 /// Connections that the kernel holds until we take them.
@@ -157,20 +159,13 @@ fn listen(made: &Path, path: &Path, group: Option<u32>) -> Result<UnixListener> 
     Ok(UnixListener::from(socket))
 }
 
-/// The number of the group whose members may read, from `/etc/group`: a local group, for what runs
-/// before networks must not ask them.
+/// The number of the group whose members may read.
 pub(crate) fn group() -> Option<u32> {
-    let text = fs::read_to_string("/etc/group").ok()?;
-    let found = group_in(&text);
+    let found = accounts::group(GROUP);
     if found.is_none() {
         tracing::warn!("no group {GROUP}: only root can use the control socket; `groupadd --system {GROUP}`");
     }
     found
-}
-
-fn group_in(text: &str) -> Option<u32> {
-    let line = text.lines().find_map(|line| line.strip_prefix(GROUP)?.strip_prefix(':'))?;
-    line.split(':').nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -178,14 +173,6 @@ mod tests {
     use super::*;
 
     type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-    #[test]
-    fn the_group_is_read_by_its_whole_name() {
-        let text = "root:x:0:\ntoolwarden-x:x:5:\ntoolwarden:x:998:ann,bob\n";
-        assert_eq!(group_in(text), Some(998));
-        assert_eq!(group_in("root:x:0:\n"), None);
-        assert_eq!(group_in("toolwarden:x:many:\n"), None);
-    }
 
     #[test]
     fn a_dead_agents_socket_is_replaced_and_a_live_ones_is_not() -> Result {

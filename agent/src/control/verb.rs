@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     BaselineExport { identity: String },
     /// What the kernel permits a server, or would.
     Policy { identity: String },
+    /// For how long its rights were open.
+    Exposure { identity: String },
     /// Rules in force.
     Rules,
     /// Modes of servers and tools.
@@ -126,6 +128,7 @@ impl Verb {
             Self::BaselineDiff { .. } => "baseline-diff",
             Self::BaselineExport { .. } => "baseline-export",
             Self::Policy { .. } => "policy",
+            Self::Exposure { .. } => "exposure",
             Self::Rules => "rules",
             Self::Mode => "mode",
             Self::Audit { .. } => "audit",
@@ -159,6 +162,7 @@ impl Verb {
             | Self::BaselineDiff { .. }
             | Self::BaselineExport { .. }
             | Self::Policy { .. }
+            | Self::Exposure { .. }
             | Self::Rules
             | Self::Mode
             | Self::Responses { .. }
@@ -189,6 +193,7 @@ impl Verb {
             Self::Baseline { identity }
             | Self::BaselineExport { identity }
             | Self::Policy { identity }
+            | Self::Exposure { identity }
             | Self::Ratify { identity }
             | Self::Reset { identity } => identity.clone(),
             Self::Import { name, .. } => name.clone(),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use engine::{
     Engine,
     finding::Origin,
@@ -12,8 +13,9 @@ use engine::{
 };
 use serde_json::json;
 
-use super::{Desk, Hands, off_loop, past, reads, rules, utc_ns};
+use super::{Desk, Hands, Order, off_loop, outside, past, reads, rules, utc_ns};
 use crate::{
+    config::Live,
     contain,
     control::{Answer, Ask, Failure, Mode, Peer, Role, Verb},
     store::{self, Ack, Done, ExceptionRow, Job, ModeRow},
@@ -307,17 +309,52 @@ impl Hands {
         Ok(json!({ "file": file, "text": text }))
     }
 
-    /// Reads rules anew.
+    /// Reads configuration and rules anew.
     async fn reload(&self) -> Answer {
         let _turn = self.changing.lock().await;
-        self.in_force().await
+        self.service.reloading();
+        let done = self.anew().await;
+        self.service.ready();
+        done
+    }
+
+    /// Both are read and found good before anything changes.
+    async fn anew(&self) -> Answer {
+        let again = Arc::clone(&self.again);
+        let dir = Arc::clone(&self.state_dir);
+        let found = off_loop(move || {
+            let found = || -> anyhow::Result<_> {
+                let read = again.read()?;
+                outside::apart(&read.settings, &dir)?;
+                let plan = outside::plan(&read.settings).context("the configuration stays as it is")?;
+                Ok((read, plan))
+            };
+            found().map_err(|e| Failure::invalid(format!("{e:#}")))
+        });
+        let (read, plan) = found.await?;
+        let mut sums = self.in_force().await?;
+        if !self.sinks.follow(&plan) {
+            self.written(outside::wanted(&plan)).await?;
+            self.sinks.change(plan);
+        }
+        self.command(Command::Configure { config: super::start::judging(&read.settings) }).await?;
+        self.order(Order::Settings(Live::of(&read.settings))).await?;
+        let change = self.again.in_force(&read);
+        if !change.restart.is_empty() {
+            tracing::warn!("changed, and in force only after a restart: {}", change.restart.join(", "));
+        }
+        if let Some(fields) = sums.as_object_mut() {
+            fields.insert("settings".into(), json!(change.settings));
+            fields.insert("restart".into(), json!(change.restart));
+        }
+        Ok(sums)
     }
 
     /// For SIGHUP, and those who do not wait.
     pub(crate) async fn reload_unasked(&self) {
         match self.reload().await {
-            Ok(sums) => tracing::warn!("rules were read anew: {sums}"),
-            Err(e) => tracing::error!("the rules stay as they are: {}", e.message),
+            Ok(sums) => tracing::warn!("configuration and rules were read anew: {sums}"),
+            Err(e) => tracing::error!("configuration and rules stay as they are: {}", e.message),
         }
     }
 

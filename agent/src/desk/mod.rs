@@ -2,17 +2,23 @@
 //!
 //! # Layout
 //! - [`start`]: what stands in the state directory and the rule files when the agent starts
+//! - [`figures`]: how the agent is, in numbers
 //! - [`live`]: servers, tools and calls, from the lines
 //! - [`host`]: who is what, for the control socket; the audit trail
 //! - [`rules`]: rule files and stored exceptions as one set
 //! - [`reads`]: answers from the engine and the inventory; [`past`]: from the store
 //! - [`changes`]: what people change, off the loop as far as it waits for the disk
 //! - [`save`]: baselines to the store
+//! - [`activity`]: what servers do, for sinks that ask for it
+//! - [`outside`]: sinks, and what the agent tells about itself
 //! - [`resolvers`]: whom this host asks for names
 
+mod activity;
 mod changes;
+mod figures;
 mod host;
 mod live;
+mod outside;
 mod past;
 mod reads;
 mod resolvers;
@@ -35,15 +41,26 @@ use engine::{
     baseline::{Baseline, Key},
     judge::{Command, Waiting},
     output::Line,
+    policy::exposure::Meter,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+#[cfg(test)]
+pub(crate) use activity::Acted;
+use activity::Activity;
+pub(crate) use figures::{Figures, Sink};
 pub(crate) use host::Watcher;
 use live::Live;
+#[cfg(test)]
+pub(crate) use outside::Life;
+pub(crate) use outside::{Event, user};
 pub(crate) use start::{Prepared, prepare, restores, stored};
 
 use crate::{
-    control::Failure,
+    config::{Again, Live as Settings},
+    control::{Failure, Feeds},
+    service::Service,
+    sinks::Sinks,
     store::{Done, Job, Store},
 };
 
@@ -59,6 +76,8 @@ const CLOSING: Duration = Duration::from_secs(5);
 pub(crate) enum Order {
     /// A decision.
     Command(Box<Command>, oneshot::Sender<Result<String, String>>),
+    /// Settings that hold from now on.
+    Settings(Settings),
     /// What changed since it was last stored.
     Changed(oneshot::Sender<Snapshot>),
     /// It could not be stored after all.
@@ -84,6 +103,9 @@ pub(crate) struct Hands {
     changing: Arc<Mutex<()>>,
     /// One save at a time: an older one must not come last.
     saving: Arc<Mutex<()>>,
+    again: Arc<Again>,
+    service: Arc<Service>,
+    sinks: Arc<Sinks>,
 }
 
 /// The loop's part.
@@ -97,6 +119,14 @@ pub(crate) struct Desk {
     waiting: usize,
     /// Findings and sightings that the store did not take.
     refused: u64,
+    feeds: Arc<Feeds>,
+    /// When a sink asks for effects.
+    activity: Option<Activity>,
+    tally: figures::Tally,
+    /// For how long rights were open.
+    meter: Meter,
+    /// How metrics are served, for `status`.
+    pub(crate) metrics: Option<serde_json::Value>,
 }
 
 impl Desk {
@@ -108,21 +138,42 @@ impl Desk {
         Arc::clone(&self.watcher)
     }
 
+    /// Who watches.
+    pub(crate) fn feeds(&self) -> Arc<Feeds> {
+        Arc::clone(&self.feeds)
+    }
+
     /// Takes in what the engine said. Never waits.
     pub(crate) fn observe(&mut self, outputs: &[Output], engine: &Engine) {
         for output in outputs {
             let Output::Line(line) = output else { continue };
+            self.feeds.offer(line);
             if let Line::Finding(finding) = &**line {
                 self.submit(Job::Finding(finding.clone()));
             }
             if let Line::Response(response) = &**line {
                 self.submit(Job::Response(response.clone()));
             }
+            if let Line::Effect(effect) = &**line {
+                self.acted(effect);
+            }
+            if let Line::Call(call) = &**line
+                && let (Ok(tree), Some(tool)) =
+                    (u64::from_str_radix(&call.server.id, 16), call.scope.tool.as_deref())
+            {
+                self.meter.called(tree, tool);
+            }
+            self.tally.observe(line);
             self.live.observe(line, |id| engine.judge().identity_of(id).map(ToString::to_string));
             if matches!(**line, Line::Server(_)) {
                 self.watcher.look(engine);
             }
         }
+    }
+
+    /// Who counts for how long rights are open.
+    pub(crate) fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
     }
 
     fn submit(&mut self, job: Job) {
@@ -177,6 +228,7 @@ impl Desk {
         if let Some(job) = self.snapshot(engine).job() {
             self.submit(job);
         }
+        self.finish_sinks();
         let stats = self.hands.store.close(CLOSING);
         if stats.queued > 0 || self.refused > 0 {
             tracing::error!(queued = stats.queued, refused = self.refused, "not all state could be stored");

@@ -45,6 +45,7 @@ impl Desk {
             Verb::Policy { identity } => Reading::Now(
                 engine.judge().show_policy(&identity).map(|shown| json!(shown)).map_err(Failure::not_found),
             ),
+            Verb::Exposure { identity } => Reading::Now(self.exposure(&identity, engine)),
             Verb::Rules => Reading::Now(Ok(rules(engine))),
             Verb::Mode => Reading::Now(Ok(self.modes(engine))),
             Verb::Findings(filter) => Reading::Later(Box::new(move || past::findings(&dir, &filter))),
@@ -81,7 +82,7 @@ impl Desk {
         }
     }
 
-    fn status(&self, engine: &Engine) -> Value {
+    pub(super) fn status(&self, engine: &Engine) -> Value {
         let judge = engine.judge();
         let mut findings: BTreeMap<String, u64> = BTreeMap::new();
         for f in judge.open_findings() {
@@ -116,9 +117,20 @@ impl Desk {
             "ambiguous_share": ambiguous(engine.ambiguous_share()),
             "rules": { "rules": rules.rules().len(), "files": files.len() },
             "store": store,
+            "sinks": self.sinks(),
+            "metrics": self.metrics,
             "responses": responses(engine),
             "coverage": self.live.coverage.values().collect::<Vec<_>>(),
         })
+    }
+
+    fn exposure(&self, name: &str, engine: &Engine) -> Answer {
+        let exposure = engine.judge().exposure(name, &self.meter).map_err(Failure::not_found)?;
+        let mut value = json!(exposure);
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("since".into(), self.since_utc.into());
+        }
+        Ok(value)
     }
 
     fn tools(&self, name: Option<&str>, engine: &Engine) -> Answer {
@@ -206,7 +218,7 @@ fn responses(engine: &Engine) -> Value {
 }
 
 /// A unit of an enum by its name in JSON.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     json!(value).as_str().unwrap_or_default().to_owned()
 }
 

@@ -8,15 +8,22 @@ use engine::{
     detect::Thresholds,
     input::Fact,
     judge::{Command, Config, Mode, ModeRule, OnDegraded, Stored},
-    respond::Settings,
+    policy::exposure::Meter,
+    respond,
 };
 use tokio::sync::{Mutex, mpsc};
 
-use super::{Desk, Hands, ORDERS, Order, Watcher, changes, live::Live, resolvers, rules, save, utc_ns};
+use super::{
+    Desk, Hands, ORDERS, Order, Watcher, changes, figures, live::Live, outside, resolvers, rules, save,
+    utc_ns,
+};
 use crate::{
     cli,
     commands::{Exit, Stop},
-    store::{ExceptionRow, ModeRow, Options, Reader, Started, Store},
+    config::{Live as InForce, Settings},
+    service::Service,
+    store::{Bounds, ExceptionRow, ModeRow, Options, Reader, Started, Store},
+    wake::Wake,
 };
 
 /// A desk, and what the engine is to be told first.
@@ -29,13 +36,16 @@ pub(crate) struct Prepared {
 }
 
 /// Opens the store and reads rules.
-pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
+pub(crate) fn prepare(options: &Settings, service: &Arc<Service>) -> Result<Prepared> {
     let dir = options.state_dir.as_path();
     let files = rules::Files::new(options.rules.as_deref());
     // Before the store: a slip in a rule file must leave no trace.
     let texts = files.read().map_err(invalid)?;
     rules::check(&texts).map_err(invalid)?;
-    let store = Store::open(dir, Options::default())
+    outside::apart(options, dir).map_err(|e| invalid(e.to_string()))?;
+    let wake = Arc::new(Wake::new()?);
+    let outbox = Bounds { max_bytes: options.outbox.max_bytes.0, max_age: options.outbox.max_age.0 };
+    let store = Store::open(dir, Options { outbox, wake: Some(Arc::clone(&wake)), ..Options::default() })
         .with_context(|| format!("cannot use the state in {}", dir.display()))?;
     let mut facts = Vec::new();
     if let Started::Replaced { because, aside } = store.started() {
@@ -54,20 +64,7 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         anstream::eprintln!("toolwarden: {damaged} stored baselines cannot be read; they are learned anew");
         facts.push(Fact::Lost { cause: "store:baseline".into(), total: damaged });
     }
-    let on_degraded = match options.on_degraded {
-        cli::OnDegraded::Refuse => OnDegraded::Refuse,
-        cli::OnDegraded::Observe => OnDegraded::Observe,
-    };
-    let by_severity = options.respond.iter().map(|d| (d.severity, d.ladder.clone())).collect();
-    let responses = Settings { by_severity, dry_run: options.dry_run, ..Settings::default() };
-    let config = Config {
-        budget_per_day: options.budget,
-        on_degraded,
-        dry_run: options.dry_run,
-        responses,
-        ..Config::default()
-    };
-    facts.push(Fact::Command(Command::Configure { config }));
+    facts.push(Fact::Command(Command::Configure { config: judging(options) }));
     let thresholds = Box::new(Thresholds::default());
     facts.push(Fact::Command(Command::Detectors { thresholds, resolvers: resolvers::configured() }));
     let (texts, problems) = rules::with_stored(texts, &exceptions);
@@ -78,6 +75,8 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
     facts.push(Fact::Command(Command::Rules { files: texts }));
     facts.extend(restores(stored));
     let store = Arc::new(store);
+    let sinks = outside::start(options, &store, wake).map_err(|e| invalid(format!("{e:#}")))?;
+    let sinks = Arc::new(sinks);
     let (sender, orders) = mpsc::channel(ORDERS);
     let hands = Hands {
         store: Arc::clone(&store),
@@ -86,17 +85,44 @@ pub(crate) fn prepare(options: &cli::Run) -> Result<Prepared> {
         orders: sender,
         changing: Arc::new(Mutex::new(())),
         saving: Arc::new(Mutex::new(())),
+        again: Arc::clone(&options.again),
+        service: Arc::clone(service),
+        sinks,
     };
-    let desk = Desk {
+    let mut desk = Desk {
         live,
         hands,
         watcher: Arc::new(Watcher::new(store)),
         since_utc: utc_ns(),
+        meter: Meter::default(),
         unsaved: BTreeSet::new(),
         waiting: 0,
         refused: 0,
+        activity: None,
+        feeds: Arc::default(),
+        tally: figures::Tally::default(),
+        metrics: None,
     };
+    desk.acts_for(&InForce::of(options));
     Ok(Prepared { desk, orders, facts })
+}
+
+/// How findings are judged and what is done about them.
+pub(super) fn judging(options: &Settings) -> Config {
+    let on_degraded = match options.on_degraded {
+        cli::OnDegraded::Refuse => OnDegraded::Refuse,
+        cli::OnDegraded::Observe => OnDegraded::Observe,
+    };
+    let by_severity = options.respond.iter().map(|d| (d.severity, d.ladder.clone())).collect();
+    let responses =
+        respond::Settings { by_severity, dry_run: options.dry_run, ..respond::Settings::default() };
+    Config {
+        budget_per_day: options.budget,
+        on_degraded,
+        dry_run: options.dry_run,
+        responses,
+        ..Config::default()
+    }
 }
 
 fn invalid(message: String) -> anyhow::Error {

@@ -56,7 +56,7 @@ const CAPABILITIES: [Wanted; 7] = [
         set: CapabilitySet::DAC_READ_SEARCH,
         required: false,
         purpose: "read entry points and client configurations of other users",
-        instead: None,
+        instead: Some(("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE)),
     },
     Wanted {
         name: "CAP_KILL",
@@ -69,7 +69,7 @@ const CAPABILITIES: [Wanted; 7] = [
         name: "CAP_SYS_ADMIN",
         set: CapabilitySet::SYS_ADMIN,
         required: false,
-        purpose: "mount cgroup2 or securityfs privately where they are not mounted, and find BPF objects by id",
+        purpose: "mount cgroup2, bpffs or securityfs where they are not mounted, and time BPF programs",
         instead: None,
     },
 ];

@@ -31,7 +31,12 @@ use aya::maps::{MapData, RingBuf};
 use engine::output::{Coverage, CoverageState};
 use rustix::thread::CapabilitySet;
 
-use crate::{cli::TableFormat, control, guard, kernel::Kernel, print};
+use crate::{
+    commands::{args::Format, show},
+    control, guard,
+    kernel::Kernel,
+    print,
+};
 use canary::{Canary, Proof};
 use classify::{Verdict, classify, deniable};
 use hooks::{HOOKS, LADDERS, LSM};
@@ -45,9 +50,9 @@ const SETTLE_NS: u64 = 20_000_000;
 /// What the doctor is told.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How to print (docs/schema/doctor.schema.json)
+    /// How to print (docs/schema/doctor.schema.json; as ndjson each hook, ladder and check is a line, the outcome the last)
     #[arg(long, value_enum, default_value = "table")]
-    pub(crate) format: TableFormat,
+    pub(crate) format: Format,
     /// The agent's state directory
     #[arg(long, value_name = "DIR", default_value = "/var/lib/toolwarden")]
     pub(crate) state_dir: PathBuf,
@@ -70,10 +75,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let report = examine(options);
     let mut out = anstream::stdout().lock();
     let printed = match options.format {
-        TableFormat::Table => report.print(&mut out),
-        TableFormat::Json => {
-            let text = serde_json::to_string_pretty(&report).map_err(io::Error::from);
-            text.and_then(|text| writeln!(out, "{text}"))
+        Format::Table => report.print(&mut out),
+        format => {
+            let data = serde_json::to_value(&report).map_err(io::Error::from);
+            data.and_then(|d| show::machine(format == Format::Json, &d, &report::rows(&d), &mut out))
         }
     };
     printed.and_then(|()| out.flush()).context("cannot write to standard output")?;

@@ -6,6 +6,7 @@ use engine::policy::Family;
 use owo_colors::Style;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::commands::show::Screen;
 
@@ -262,6 +263,28 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// The report as lines: what each is about in `type`; the last one tells the outcome.
+pub(crate) fn rows(report: &Value) -> Vec<Value> {
+    let of = |key: &str, kind: &str| -> Vec<Value> {
+        let all = report[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        all.iter().cloned().map(|row| typed(row, kind)).collect()
+    };
+    let mut rows = [of("hooks", "hook"), of("ladders", "ladder"), of("checks", "check")].concat();
+    let mut whole = report.clone();
+    if let Some(whole) = whole.as_object_mut() {
+        for key in ["hooks", "ladders", "checks"] {
+            whole.remove(key);
+        }
+    }
+    rows.push(typed(whole, "outcome"));
+    rows
+}
+
+fn typed(mut row: Value, kind: &str) -> Value {
+    row["type"] = kind.into();
+    row
 }
 
 #[cfg(test)]

@@ -19,7 +19,9 @@
 //! - `entry`: command line to entry point.
 //! - `package`, `pypi`: entry point to package.
 //! - `launcher`: package from the command line.
+//! - `container`: cgroup to container.
 
+mod container;
 mod entry;
 mod inside;
 mod launcher;
@@ -79,6 +81,7 @@ fn resolve_at(proc: &Path, asked: &Asked, configured: &Configured) -> Identity {
         return identity;
     };
 
+    identity.container = leaf.cgroups().as_deref().and_then(container::of);
     let uid = leaf.user();
     let home = uid.and_then(|uid| configured.home(uid));
     let server = Server::of(leaf, argvs.last().map(Vec::as_slice).unwrap_or_default(), home);

@@ -74,6 +74,11 @@ impl Process {
         line.split_whitespace().next().map(str::to_owned)
     }
 
+    /// The cgroups that it is in.
+    pub(super) fn cgroups(&self) -> Option<String> {
+        self.text("cgroup").map(|text| String::from_utf8_lossy(&text).into_owned())
+    }
+
     pub(super) fn argv(&self) -> Vec<String> {
         let text = self.text("cmdline").unwrap_or_default();
         // A process that wrote its title into its argv pads it with NULs.

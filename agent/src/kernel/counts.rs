@@ -4,7 +4,7 @@
 //! active, waits until no program can still be writing the first (an RCU grace period, see
 //! [`Counts::settle`]), then reads and empties it. So no count is read twice and none is lost.
 
-use abi::{AggKey, AggValue, counter, kind};
+use abi::{AggKey, AggValue, counter, kind, run};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -72,14 +72,27 @@ impl Counts {
         }
     }
 
+    /// Over all CPUs.
+    fn sum(&self, index: u32) -> u64 {
+        self.counters.get(&index, 0).map_or(0, |v| v.iter().fold(0, |a: u64, b| a.wrapping_add(*b)))
+    }
+
+    /// Records that the programs wrote.
+    pub(crate) fn written(&self) -> u64 {
+        self.sum(counter::WRITTEN)
+    }
+
+    /// What the programs did.
+    pub(crate) fn work(&self) -> Work {
+        let runs = RUNS.map(|(hook, name)| (name, self.sum(counter::RUNS + hook)));
+        Work { written: self.written(), aggregated: self.sum(counter::AGGREGATED), runs }
+    }
+
     /// Loss counters, by cause, that are not zero.
     pub(crate) fn losses(&self) -> Counters {
-        let sum = |index: u32| {
-            self.counters.get(&index, 0).map_or(0, |v| v.iter().fold(0, |a: u64, b| a.wrapping_add(*b)))
-        };
         let mut out = Vec::new();
         for (index, name) in LOSSES {
-            let n = sum(index);
+            let n = self.sum(index);
             if n != 0 {
                 out.push((name.to_owned(), n));
             }
@@ -88,7 +101,44 @@ impl Counts {
     }
 }
 
-const LOSSES: [(u32, &str); 27] = [
+/// What the programs did, by their own counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Records written.
+    pub(crate) written: u64,
+    /// Acts counted instead.
+    pub(crate) aggregated: u64,
+    /// Runs of each hook for processes that are watched.
+    pub(crate) runs: [(&'static str, u64); RUNS.len()],
+}
+
+/// Hooks whose runs are counted, as coverage calls them where it has a line for each.
+const RUNS: [(u32, &str); run::COUNT as usize] = [
+    (run::FORK, "lifecycle/fork"),
+    (run::EXEC, "lifecycle/exec"),
+    (run::EXIT, "lifecycle/exit"),
+    (run::SYSCALL, "syscalls"),
+    (run::URING, "io_uring"),
+    (run::CONNECT4, "cgroup/connect4"),
+    (run::CONNECT6, "cgroup/connect6"),
+    (run::SENDMSG4, "cgroup/sendmsg4"),
+    (run::SENDMSG6, "cgroup/sendmsg6"),
+    (run::BIND4, "cgroup/bind4"),
+    (run::BIND6, "cgroup/bind6"),
+    (run::SOCK_CREATE, "cgroup/sock_create"),
+    (run::SOCK_RELEASE, "cgroup/sock_release"),
+    (run::EGRESS, "cgroup/egress"),
+    (run::INGRESS, "cgroup/ingress"),
+    (run::LSM_EXEC, "lsm/programs"),
+    (run::LSM_FILE, "lsm/files"),
+    (run::LSM_UNIX, "lsm/unix"),
+    (run::LSM_DANGEROUS, "lsm/dangerous"),
+    (run::LSM_GUARD, "lsm/own"),
+    (run::TAMPERING, "tampering"),
+];
+
+/// Loss counters and what they are called.
+pub(crate) const LOSSES: [(u32, &str); 27] = [
     (counter::LOST + kind::FORK as u32, "ring:fork"),
     (counter::LOST + kind::EXEC as u32, "ring:exec"),
     (counter::LOST + kind::EXIT as u32, "ring:exit"),

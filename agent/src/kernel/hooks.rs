@@ -87,7 +87,8 @@ const PACKET: [(&str, CgroupSkbAttachType); 2] =
 pub(super) fn outliving() -> impl Iterator<Item = &'static str> {
     let packet = PACKET.iter().map(|(name, _)| *name);
     let lifecycle = LIFECYCLE.iter().map(|p| p.program);
-    SOCKET_ADDRESS.into_iter().chain(SOCKET).chain(packet).chain(lifecycle).chain(["sys_exit"])
+    let network = SOCKET_ADDRESS.into_iter().chain(SOCKET).chain(packet);
+    network.chain(lifecycle).chain(["sys_exit"]).chain(super::lsm::programs())
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
@@ -215,6 +216,22 @@ impl Kernel {
     }
 }
 
+/// Signals and cgroups that reach the agent's processes: told where nothing denies them.
+const AGAINST_AGENT: [(&str, &str); 2] = [("signalled", "signal_generate"), ("moved", "cgroup_attach_task")];
+
+impl Kernel {
+    /// Attaches what tells of acts against the agent. A kernel that does not take it is told once.
+    pub(super) fn attach_against_agent(&mut self) -> Result<()> {
+        for (name, point) in AGAINST_AGENT {
+            let raw: &mut RawTracePoint = program(&mut self.ebpf, name)?.try_into()?;
+            if let Err(e) = raw.load().and_then(|()| raw.attach(point).map(drop)) {
+                self.cover(&format!("tampering/{point}"), CoverageState::Blind, Some(short(&e)));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Loads the program that puts a process into the filter.
 pub(super) fn load_admit(ebpf: &mut Ebpf) -> Result<()> {
     let raw: &mut RawTracePoint = program(ebpf, "admit")?.try_into()?;
@@ -236,13 +253,12 @@ pub(super) fn load_jit(ebpf: &mut Ebpf) -> Result<()> {
     raw.load().context("cannot load the program that opens calls")
 }
 
-/// Runs it: tree, id, bit or order, settling time, time.
-pub(super) fn jit(ebpf: &mut Ebpf, arguments: [u64; 5]) -> Result<()> {
+/// Runs it: tree, id, bit or order, settling time, time. Gives what an order asks for.
+pub(super) fn jit(ebpf: &mut Ebpf, arguments: [u64; 5]) -> Result<u32> {
     let raw: &mut RawTracePoint = program(ebpf, "calls")?.try_into()?;
     let mut options = RawTracePointRunOptions::new();
     options.args[..5].copy_from_slice(&arguments);
-    raw.test_run(options).context("cannot run the program that opens calls")?;
-    Ok(())
+    Ok(raw.test_run(options).context("cannot run the program that opens calls")?.return_value)
 }
 
 /// Times that programs were skipped because they were already running on that CPU.

@@ -13,7 +13,7 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program},
 };
 
-use super::{Kernel, hooks};
+use super::{Kernel, guarded::object_of, hooks, lsm};
 
 /// A link of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,20 +56,32 @@ fn parse(fd: RawFd, fdinfo: &str) -> Option<Link> {
 
 /// All links of this process.
 pub(super) fn own() -> Result<Vec<Link>> {
+    Ok(described()?.iter().filter_map(|(fd, text)| parse(*fd, text)).collect())
+}
+
+/// Keys of all BPF objects of this process.
+pub(super) fn objects() -> Result<Vec<u64>> {
+    Ok(described()?.iter().filter_map(|(_, text)| object_of(text)).collect())
+}
+
+/// All BPF objects of this process: descriptors, and what is told of them.
+fn described() -> Result<Vec<(RawFd, String)>> {
     let cannot = "cannot list our own descriptors";
-    let mut links = Vec::new();
+    let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd").context(cannot)? {
         let entry = entry.context(cannot)?;
         // The descriptor of the listing itself is gone by now.
         let Ok(target) = std::fs::read_link(entry.path()) else { continue };
-        if target.to_string_lossy().starts_with("anon_inode:bpf")
+        // `bpf-map` and the like; from 6.17 on in brackets.
+        if target.to_string_lossy().contains("bpf")
+            && target.to_string_lossy().starts_with("anon_inode:")
             && let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok())
             && let Ok(text) = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))
         {
-            links.extend(parse(fd, &text));
+            all.push((fd, text));
         }
     }
-    Ok(links)
+    Ok(all)
 }
 
 impl Kernel {
@@ -93,6 +105,7 @@ impl Kernel {
     pub(crate) fn attach_again(&mut self, name: &str) -> Result<()> {
         self.attach_anew(name)?;
         self.sync_pins();
+        self.guard_objects();
         Ok(())
     }
 
@@ -100,6 +113,9 @@ impl Kernel {
         if hooks::SYSCALLS.iter().any(|p| p.program == name) {
             self.detach_syscalls()?;
             return self.attach_syscalls();
+        }
+        if let Some(hook) = lsm::hook(name) {
+            return self.attach_lsm_again(name, hook);
         }
         let point = hooks::LIFECYCLE.iter().find(|p| p.program == name).map(|p| p.point);
         let program =

@@ -16,7 +16,7 @@ struct Group {
     programs: &'static [(&'static str, &'static str)],
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 8] = [
     Group { coverage: "lsm/bprm_check_security", programs: &[("lsm_bprm_check", "bprm_check_security")] },
     Group {
         coverage: "lsm/file_open",
@@ -50,12 +50,60 @@ const GROUPS: [Group; 6] = [
             ("lsm_bpf", "bpf"),
         ],
     },
+    // Beside those of the family above: they guard the agent's own files, whatever is denied to a server.
+    Group {
+        coverage: "lsm/sb_mount",
+        programs: &[
+            ("lsm_keep_mount", "sb_mount"),
+            ("lsm_keep_move", "move_mount"),
+            ("lsm_keep_umount", "sb_umount"),
+            ("lsm_keep_root", "sb_pivotroot"),
+        ],
+    },
     Group { coverage: "lsm/socket_create", programs: &[("lsm_socket", "socket_create")] },
-    Group { coverage: "lsm/task_kill", programs: &[("lsm_kill", "task_kill")] },
+    Group {
+        coverage: "lsm/task_kill",
+        programs: &[
+            ("lsm_kill", "task_kill"),
+            ("lsm_sigio", "file_send_sigiotask"),
+            ("lsm_rlimit", "task_setrlimit"),
+            ("lsm_scheduler", "task_setscheduler"),
+            ("lsm_nice", "task_setnice"),
+            ("lsm_ioprio", "task_setioprio"),
+        ],
+    },
+    Group { coverage: "lsm/bpf_map", programs: &[("lsm_bpf_map", "bpf_map"), ("lsm_bpf_prog", "bpf_prog")] },
 ];
 
+/// All programs: each denies without the agent, too.
+pub(super) fn programs() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().flat_map(|group| group.programs).map(|(program, _)| *program)
+}
+
+/// Where a program is attached, if it is one of these.
+pub(super) fn hook(program: &str) -> Option<&'static str> {
+    GROUPS.iter().flat_map(|g| g.programs).find(|(name, _)| *name == program).map(|(_, hook)| *hook)
+}
+
 /// Fields without which these programs would not know what they look at.
-const REQUIRED: [&str; 4] = ["dentry_inode", "mount_ns", "unix_path", "unix_addr"];
+const REQUIRED: [&str; 16] = [
+    "dentry_inode",
+    "mount_ns",
+    "unix_path",
+    "unix_addr",
+    "sb_magic",
+    "cred_euid",
+    "cred_caps",
+    "cred_user_ns",
+    "user_ns_level",
+    "mnt_ns_inum",
+    "proc_pid",
+    "proc_inode",
+    "pid_tasks",
+    "bpf_map_id",
+    "bpf_prog_aux",
+    "bpf_aux_id",
+];
 
 /// Why a program is not at work.
 enum Lacking {
@@ -126,6 +174,17 @@ impl Kernel {
         let program = self.lsm(name)?;
         program.load(hook, btf)?;
         program.attach()?;
+        Ok(())
+    }
+
+    /// Attaches a program that others detached.
+    pub(super) fn attach_lsm_again(&mut self, name: &str, hook: &str) -> Result<()> {
+        let btf = Btf::from_sys_fs().context("the kernel's types cannot be read")?;
+        let loaded = self.lsm(name).map_err(|_lacking| anyhow!("the BPF object has no {name}"))?;
+        // Unloading drops the dead link's descriptor, too.
+        loaded.unload()?;
+        loaded.load(hook, &btf)?;
+        loaded.attach()?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 //! - [`pins`]: what outlives the agent
 //! - [`links`]: what is attached now
 //! - [`probe`]: what bpf() permits
+//! - [`profile`]: what the programs cost
 //! - [`counts`]: draining the aggregation maps and the loss counters
 //! - this module: loading, and the operations that the engine asks for
 
@@ -21,6 +22,7 @@ mod lsm;
 pub(crate) mod pins;
 mod policy;
 pub(crate) mod probe;
+pub(crate) mod profile;
 
 use std::{os::fd::OwnedFd, path::Path};
 
@@ -34,8 +36,9 @@ use aya::{
 use engine::output::{Coverage, CoverageState};
 use zerocopy::IntoBytes as _;
 
-pub(crate) use counts::Counts;
+pub(crate) use counts::{Counts, LOSSES, Work};
 pub(crate) use links::Linked;
+pub(crate) use policy::Unsure;
 
 use crate::running::{self, Adopted, Known, Seen};
 
@@ -114,7 +117,13 @@ impl Kernel {
         }
         let mut pins = pins.map(pins::Pins::look).transpose()?;
         let term = pins.as_ref().map_or(0, |p| p.term);
-        let settings = Settings { settle_ns, agent: std::process::id(), term };
+        let settings = Settings {
+            settle_ns,
+            agent: std::process::id(),
+            term,
+            mount_ns: guarded::mount_namespace(),
+            _pad: 0,
+        };
         let mut loader = EbpfLoader::new();
         loader.override_global("OFFSETS", offsets.as_bytes(), true);
         loader.override_global("SETTINGS", settings.as_bytes(), true);
@@ -147,7 +156,9 @@ impl Kernel {
         kernel.attach_always(&absent)?;
         kernel.load_syscalls(&absent, uring)?;
         kernel.attach_lsm(&absent)?;
+        kernel.attach_against_agent()?;
         kernel.succeed()?;
+        kernel.guard_objects();
         Ok((kernel, ring, counts))
     }
 
@@ -180,6 +191,7 @@ impl Kernel {
             }
         }
         self.sync_pins_if_any();
+        self.guard_objects();
         Ok(())
     }
 

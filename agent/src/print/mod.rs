@@ -14,14 +14,15 @@ use anyhow::{Context as _, Result};
 use engine::Output;
 
 pub(crate) use safe::{safe, safe_lines};
-pub(crate) use text::describe;
+pub(crate) use text::{Text, describe};
 
 use crate::cli::Format;
 
 /// Writes outputs to standard output.
 pub(crate) struct Printer {
     out: BufWriter<StdoutLock<'static>>,
-    text: Option<text::Text>,
+    text: Option<Text>,
+    silent: bool,
 }
 
 impl Printer {
@@ -32,7 +33,8 @@ impl Printer {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
             out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
-            text: (format == Format::Text).then(|| text::Text::new(colour)),
+            text: (format == Format::Text).then(|| Text::new(colour)),
+            silent: format == Format::None,
         }
     }
 
@@ -46,6 +48,9 @@ impl Printer {
 
     /// Prints the lines among the outputs.
     pub(crate) fn print(&mut self, outputs: &[Output]) -> Result<()> {
+        if self.silent {
+            return Ok(());
+        }
         for output in outputs {
             let Output::Line(line) = output else { continue };
             match &mut self.text {

@@ -23,8 +23,10 @@ const SHOWN: usize = 24;
 const KEPT: usize = 4096;
 
 /// The text form of the stream.
-pub(super) struct Text {
+pub(crate) struct Text {
     colour: bool,
+    /// No call will come to sum effects up: each is told.
+    one_by_one: bool,
     /// By server and call: what was done, and how often.
     calls: HashMap<(String, u64), BTreeMap<String, u64>>,
     startup: HashMap<String, u64>,
@@ -33,9 +35,10 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub(super) fn new(colour: bool) -> Self {
+    pub(crate) fn new(colour: bool) -> Self {
         Self {
             colour,
+            one_by_one: false,
             calls: HashMap::new(),
             startup: HashMap::new(),
             lost: BTreeMap::new(),
@@ -43,11 +46,16 @@ impl Text {
         }
     }
 
+    /// For a stream without calls.
+    pub(crate) fn one_by_one(self) -> Self {
+        Self { one_by_one: true, ..self }
+    }
+
     fn paint(&self, text: &str, style: Style) -> String {
         if self.colour { text.style(style).to_string() } else { text.to_owned() }
     }
 
-    pub(super) fn line(&mut self, line: &Line, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn line(&mut self, line: &Line, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         match line {
             Line::Server(s) => self.server(s, out),
             Line::Call(c) => self.call(c, out),
@@ -82,7 +90,7 @@ impl Text {
     }
 
     /// Further occurrences are counted, not printed, unless they made it worse.
-    fn finding(&mut self, f: &Finding, out: &mut impl Write) -> io::Result<()> {
+    fn finding(&mut self, f: &Finding, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let known = self.findings.get(&f.id).copied();
         if known.is_some_and(|severity| severity >= f.severity) {
             return Ok(());
@@ -100,7 +108,7 @@ impl Text {
         writeln!(out, "{head}  {}  [{}]", safe(&f.sentence), f.id)
     }
 
-    fn server(&mut self, s: &ServerLine, out: &mut impl Write) -> io::Result<()> {
+    fn server(&mut self, s: &ServerLine, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let name = self.paint(&safe(&s.server.name), Style::new().bold().cyan());
         let detail = s.detail.as_deref().map(safe).unwrap_or_default();
         match s.event {
@@ -140,7 +148,7 @@ impl Text {
         }
     }
 
-    fn call(&mut self, c: &CallLine, out: &mut impl Write) -> io::Result<()> {
+    fn call(&mut self, c: &CallLine, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let tool = c.scope.tool.as_deref().unwrap_or_default();
         let number = c.scope.call.as_ref().map_or(0, |r| r.number);
         if let Some(n) = self.startup.remove(&c.server.id) {
@@ -187,16 +195,16 @@ impl Text {
         Ok(())
     }
 
-    fn effect(&mut self, e: &EffectLine, out: &mut impl Write) -> io::Result<()> {
+    fn effect(&mut self, e: &EffectLine, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let Some(text) = describe(&e.effect) else {
             return Ok(());
         };
         match (&e.scope.kind, &e.scope.call) {
-            (ScopeKind::Startup, _) => {
+            (ScopeKind::Startup, _) if !self.one_by_one => {
                 *self.startup.entry(e.server.id.clone()).or_default() += e.count;
                 Ok(())
             }
-            (ScopeKind::Call, Some(call)) if !e.outlived => {
+            (ScopeKind::Call, Some(call)) if !e.outlived && !self.one_by_one => {
                 let kept = self.calls.entry((e.server.id.clone(), call.number)).or_default();
                 if kept.len() < KEPT || kept.contains_key(&text) {
                     *kept.entry(text).or_default() += e.count;

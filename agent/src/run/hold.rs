@@ -8,7 +8,10 @@ use serde::Deserialize;
 use zerocopy::FromBytes as _;
 
 use super::{Agent, now_ns};
-use crate::{kernel::Kernel, running::Adopted};
+use crate::{
+    kernel::{Kernel, Unsure},
+    running::Adopted,
+};
 
 /// What `--hold` says.
 #[derive(Debug, Deserialize)]
@@ -42,8 +45,11 @@ impl Agent {
     /// Carries out a change. What fails is loud: a server then goes on as it was held before.
     pub(super) fn change(&mut self, change: &Change) {
         let done = match change {
-            Change::Load(policy) => self.kernel.load_policy(policy),
-            Change::Bind { tree, identity, dry_run } => self.kernel.bind(*tree, identity, *dry_run),
+            Change::Load(policy) => {
+                self.desk.meter().load(policy);
+                self.kernel.load_policy(policy)
+            }
+            Change::Bind { tree, identity, dry_run } => self.kernel.bind(*tree, identity, *dry_run, now_ns()),
             Change::Names { tree, names } => self.kernel.know_names(*tree, names, now_ns()),
             Change::Release { tree } => self.kernel.release(*tree),
             Change::Unload { identity } => self.kernel.unload(identity),
@@ -51,6 +57,7 @@ impl Agent {
         if let Err(e) = done {
             tracing::error!("a policy is not in force as it should be: {e:#}");
         }
+        self.retire();
     }
 
     /// A tree is a server's: it must leave the agent alone. One that ended meanwhile does.
@@ -75,7 +82,7 @@ impl Agent {
         if nested {
             return;
         }
-        if let Err(e) = self.kernel.bind(tree, &identity, dry_run) {
+        if let Err(e) = self.kernel.bind(tree, &identity, dry_run, now_ns()) {
             tracing::error!(tree, "not held: {e:#}");
         }
         if rate.is_some()
@@ -90,7 +97,7 @@ impl Agent {
         let Some(hold) = &self.hold else { return };
         if adopted.root
             && self.kernel.is_inherited(adopted.tree)
-            && let Err(e) = self.kernel.bind(adopted.tree, &hold.policy.identity, hold.dry_run)
+            && let Err(e) = self.kernel.bind(adopted.tree, &hold.policy.identity, hold.dry_run, now_ns())
         {
             tracing::error!(tree = adopted.tree, "not held anew: {e:#}");
         }
@@ -98,14 +105,17 @@ impl Agent {
 
     /// Says which calls are in flight, for trees whose messages the kernel did not understand. They were `unsure` before the ring was
     /// read: so the engine has seen those messages, unless there is `more`.
-    pub(super) fn clear_up(&mut self, unsure: &[u64], more: bool) {
-        if more {
-            unsure.iter().for_each(|tree| self.kernel.still_unsure(*tree));
+    pub(super) fn clear_up(&mut self, unsure: &Unsure, more: bool) {
+        if unsure.trees.is_empty() {
             return;
         }
-        for tree in unsure {
+        if more || !self.kernel.has_read(unsure) {
+            unsure.trees.iter().for_each(|(tree, _)| self.kernel.still_unsure(*tree));
+            return;
+        }
+        for (tree, ceilings) in &unsure.trees {
             let calls = self.engine.in_flight(*tree);
-            if let Err(e) = self.kernel.set_live(*tree, &calls, now_ns()) {
+            if let Err(e) = self.kernel.set_live(*tree, &calls, *ceilings, now_ns()) {
                 tracing::error!(tree, "{e:#}");
             }
         }
@@ -113,17 +123,16 @@ impl Agent {
 
     /// Ends calls that nobody answered.
     pub(super) fn expire(&mut self) {
-        for (tree, usage) in self.kernel.usages() {
-            tracing::info!(tree, ?usage, "rights were live");
-        }
-        self.kernel.drop_unused();
+        self.retire();
         if let Err(e) = self.kernel.forget_closed(now_ns()) {
             tracing::error!("{e:#}");
         }
         match self.kernel.expire(now_ns()) {
-            Ok(0) => {}
-            Ok(expired) => {
-                tracing::warn!(expired, "calls were not answered in time: their rights have ended")
+            Ok(trees) if trees.is_empty() => {}
+            Ok(trees) => {
+                let expired = trees.len();
+                tracing::warn!(expired, "calls were not answered in time: their rights have ended");
+                trees.into_iter().for_each(|tree| self.desk.meter().expired(tree));
             }
             Err(e) => tracing::error!("{e:#}"),
         }

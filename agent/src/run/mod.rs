@@ -5,20 +5,25 @@
 //! - this module: start, the loop, stop
 //! - [`ring`]: records from the ring, hooks, counters
 //! - [`hold`]: what servers are held to
+//! - [`exposure`]: for how long their rights are open
 //! - [`watch`]: whether the hooks still work
 //! - [`requests`]: inputs to the engine, and what it asks of the system
 //! - [`respond`]: what is done about servers
+//! - [`told`]: how the agent is, for the service manager and for metrics
 
+mod exposure;
 mod hold;
 mod requests;
 mod respond;
 mod ring;
+mod told;
 mod watch;
 
 use std::{
     fs::{File, OpenOptions},
     io::{BufWriter, Write as _},
     os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -39,7 +44,8 @@ use tokio::{
 };
 
 use crate::{
-    cli, clients,
+    clients,
+    config::Settings,
     contain::{Contain, layout::Layout},
     control,
     desk::{self, Desk, Order},
@@ -49,6 +55,7 @@ use crate::{
     key,
     print::Printer,
     running,
+    service::Service,
 };
 
 /// While a tree is tracked, records do not wake the agent one by one: it looks this often.
@@ -82,6 +89,8 @@ enum News {
     Fact(Box<Fact>),
     /// No kernel program still writes the map that was active at this time.
     Settled(u64),
+    /// No kernel program still knows what nobody was held to any more.
+    Retired,
     Clients(Arc<clients::Configured>),
 }
 
@@ -112,12 +121,17 @@ struct Agent {
     clients: Arc<clients::Configured>,
     draining: bool,
     drain_wanted: bool,
+    retiring: bool,
     drained_at: Instant,
     idle_since: Option<Instant>,
     waiting: running::Waiting,
     looked_at: Instant,
     hold: Option<hold::Hold>,
     watch: watch::Watch,
+    service: Arc<Service>,
+    told: told::Told,
+    /// What is in force stays so at a clean stop.
+    keep: bool,
 }
 
 /// Nanoseconds of a clock.
@@ -145,8 +159,10 @@ fn prefer() {
 }
 
 /// Runs the agent until it is told to stop.
-pub(crate) fn run(options: &cli::Run) -> Result<()> {
+pub(crate) fn run(options: &Settings) -> Result<()> {
     let started = std::time::Instant::now();
+    let service = Arc::new(Service::of_environment());
+    service.status("attaching");
     // Kernels before 5.11 charge maps to this limit; where it cannot be raised the load says so.
     let unlimited = rustix::process::Rlimit { current: None, maximum: None };
     if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
@@ -155,8 +171,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
     // Without rights there is no lock either: then their lack is what is told.
     let root = rustix::process::geteuid().is_root();
     let _guard = if root { Some(guard::Guard::take(&options.guard)?) } else { None };
-    let pins = options.pins();
-    let (kernel, ring, counts) = Kernel::load(options.settle_ms * 1_000_000, Some(&pins))?;
+    let (kernel, ring, counts) = Kernel::load(options.settle_ms * 1_000_000, Some(&options.pins))?;
     let key = key::load(&options.state_dir)?;
     let recording = match &options.record {
         None => None,
@@ -181,7 +196,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
     kernel.set_resolvers(&desk::resolvers().unwrap_or_default())?;
     guard(&mut kernel, options)?;
     let hold = options.hold.as_deref().map(|file| hold::Hold::read(file, &mut kernel)).transpose()?;
-    let desk::Prepared { desk, orders, facts } = desk::prepare(options)?;
+    let desk::Prepared { desk, orders, facts } = desk::prepare(options, &service)?;
     tracing::info!(ms = started.elapsed().as_millis(), "attached");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -196,10 +211,12 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
     runtime.block_on(async {
         let (news, heard) = mpsc::channel(ASKED);
         let asked = open_desk(options, &desk)?;
+        // It is there only now.
+        kernel.guard_files(options.control.as_slice())?;
         let agent = Agent {
             kernel,
             counts,
-            contain: Contain::new(&options.state_dir, Layout::of_host()).pinned(&pins),
+            contain: Contain::new(&options.state_dir, Layout::of_host()).pinned(&options.pins),
             engine: Engine::new(),
             desk,
             answered: None,
@@ -214,36 +231,68 @@ pub(crate) fn run(options: &cli::Run) -> Result<()> {
             clients: Arc::default(),
             draining: false,
             drain_wanted: false,
+            retiring: false,
             drained_at: Instant::now(),
             idle_since: None,
             waiting: running::Waiting::default(),
             looked_at: Instant::now(),
             hold,
             watch: watch::Watch::new(options.canary_minutes),
+            service,
+            told: told::Told::new(options),
+            keep: options.keep_enforcing,
         };
         agent.main_loop(ring, Heard { news: heard, asked, orders }, facts, options).await
     })
 }
 
-/// What no server may touch: this process, and what it keeps and reads.
-fn guard(kernel: &mut Kernel, options: &cli::Run) -> Result<()> {
-    kernel.guard_task(std::process::id(), true)?;
-    let mut paths = vec![options.state_dir.clone(), options.guard.clone(), options.control.clone()];
-    paths.extend(options.rules.clone());
-    paths.extend(["/etc/toolwarden".into()]);
+/// What this process keeps and reads.
+fn own_files(options: &Settings) -> Vec<PathBuf> {
+    let mut paths = vec![options.state_dir.clone(), options.guard.clone(), options.pins.clone()];
+    paths.extend(options.control.iter().chain(&options.rules).chain(&options.files).cloned());
+    // A file there disarms all agents.
+    paths.extend(["/etc/toolwarden".into(), "/run/toolwarden".into()]);
     paths.extend(std::env::current_exe());
-    kernel.guard_files(&paths)
+    paths
+}
+
+/// The same for the engine, which tells of acts that nothing denies.
+fn guarded(options: &Settings) -> Fact {
+    let layout = Layout::of_host();
+    let real = |path: PathBuf| {
+        let real = std::fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or(path);
+        real.to_string_lossy().into_owned()
+    };
+    let mut files = own_files(options);
+    files.extend(layout.homes());
+    files.push(format!("/proc/{}", std::process::id()).into());
+    Fact::Guarded {
+        files: files.into_iter().map(real).collect(),
+        inside: layout.around_us().into_iter().map(real).collect(),
+    }
+}
+
+/// What no server may touch: this process, and what it keeps and reads.
+fn guard(kernel: &mut Kernel, options: &Settings) -> Result<()> {
+    kernel.guard_task(std::process::id(), true)?;
+    let layout = Layout::of_host();
+    let mut paths = own_files(options);
+    paths.extend(layout.homes());
+    kernel.guard_files(&paths)?;
+    kernel.guard_inside(&layout.around_us())?;
+    kernel.guard_nothing_else();
+    Ok(())
 }
 
 /// Serves the control socket; what peers may ask arrives at the loop.
-fn open_desk(options: &cli::Run, desk: &Desk) -> Result<mpsc::Receiver<control::Ask>> {
+fn open_desk(options: &Settings, desk: &Desk) -> Result<mpsc::Receiver<control::Ask>> {
     let (asks, asked) = mpsc::channel(control::WAITING);
-    if !options.no_control {
+    if let Some(path) = &options.control {
         let group = control::group();
-        let socket = control::Socket::bind(&options.control, group)?;
-        let watcher = desk.watcher();
+        let socket = control::Socket::bind(path, group)?;
+        let (watcher, feeds) = (desk.watcher(), desk.feeds());
         tokio::spawn(async move {
-            if let Err(e) = control::serve(socket, group, watcher, asks).await {
+            if let Err(e) = control::serve(socket, group, watcher, asks, feeds).await {
                 tracing::error!("{e:#}");
             }
         });
@@ -257,7 +306,7 @@ impl Agent {
         ring: RingBuf<MapData>,
         mut heard: Heard,
         facts: Vec<Fact>,
-        options: &cli::Run,
+        options: &Settings,
     ) -> Result<()> {
         // SAFETY: the ring owns its descriptor for as long as the AsyncFd lives.
         let mut ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
@@ -267,12 +316,20 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
         let (mut look, mut counters) = (every(LOOK), every(COUNTERS));
         let (mut inventory, mut save) = (every(INVENTORY), every(SAVE));
+        let mut tell = every(told::TELL);
+        // Asked for by the service manager only.
+        let mut alive = every(self.service.watchdog().unwrap_or(told::TELL));
+        let minutes = options.outbox.heartbeat_minutes.0;
+        let mut heartbeat = every(Duration::from_secs(60 * minutes.max(1)));
+        heartbeat.reset();
         self.begin(ring.get_mut(), &facts, options)?;
         drop(facts);
         if let Some(why) = self.engine.judge().unenforceable() {
             return Err(crate::commands::Stop::new(crate::commands::Exit::Invalid, why).into());
         }
         self.find_clients();
+        self.tell();
+        self.service.ready();
         loop {
             tokio::select! {
                 biased;
@@ -282,6 +339,7 @@ impl Agent {
                     let hands = self.desk.hands();
                     tokio::spawn(async move { hands.reload_unasked().await });
                 }
+                _ = alive.tick(), if self.service.watchdog().is_some() => self.prove_progress(ring.get_mut())?,
                 Some(news) = heard.news.recv() => {
                     if matches!(news, News::Settled(_)) {
                         // The records that announce the counts come first.
@@ -300,13 +358,16 @@ impl Agent {
                     // It says itself what is wrong, and nothing is lost: it is tried again.
                     tokio::spawn(async move { hands.save().await });
                 }
+                _ = heartbeat.tick(), if minutes > 0 => self.desk.tell(desk::Event::Heartbeat, &self.engine),
+                _ = tell.tick() => self.tell(),
                 _ = counters.tick() => {
                     self.on_counters()?;
                     self.look_again(ring.get_mut())?;
                     self.watch(ring.get_mut())?;
                 }
                 _ = look.tick(), if self.engine.tracked() > 0 => {
-                    let unsure = self.kernel.unsure();
+                    self.count_rights();
+                    let unsure = self.kernel.unsure(now_ns());
                     let more = self.take(ring.get_mut())?;
                     if !more {
                         self.apply(&Input::Tick { now_ns: now_ns() })?;
@@ -325,7 +386,8 @@ impl Agent {
             }
             self.printer.flush()?;
         }
-        self.stop(ring.get_mut(), options.keep_enforcing)
+        self.service.stopping();
+        self.stop(ring.get_mut())
     }
 
     fn on_ask(&mut self, ask: control::Ask, ring: &mut RingBuf<MapData>) -> Result<()> {
@@ -342,7 +404,7 @@ impl Agent {
         Ok(())
     }
 
-    fn begin(&mut self, ring: &mut RingBuf<MapData>, facts: &[Fact], options: &cli::Run) -> Result<()> {
+    fn begin(&mut self, ring: &mut RingBuf<MapData>, facts: &[Fact], options: &Settings) -> Result<()> {
         let now = now_ns();
         self.fact(&Fact::Start {
             utc_minus_boot_ns: clock(ClockId::Realtime) - now as i64,
@@ -351,6 +413,7 @@ impl Agent {
             include_arguments: options.include_arguments,
             in_flight_ns: options.in_flight_s * 1_000_000_000,
         })?;
+        self.fact(&guarded(options))?;
         for fact in facts {
             self.answered = None;
             self.fact(fact)?;
@@ -365,6 +428,7 @@ impl Agent {
         if self.engine.tracked() == 0 {
             self.detach()?;
         }
+        self.desk.tell(desk::Event::Started, &self.engine);
         self.printer.ready()
     }
 
@@ -382,7 +446,8 @@ impl Agent {
     }
 
     /// Takes in what is still under way, so that the last lines are complete.
-    fn stop(mut self, ring: &mut RingBuf<MapData>, keep: bool) -> Result<()> {
+    fn stop(mut self, ring: &mut RingBuf<MapData>) -> Result<()> {
+        let keep = self.keep;
         self.kernel.keep = keep;
         if !keep {
             self.kernel.detach_syscalls()?;
@@ -400,7 +465,11 @@ impl Agent {
         }
         self.on_counters()?;
         self.fact(&Fact::Stop)?;
-        if !keep {
+        self.desk.tell(desk::Event::Stopped, &self.engine);
+        if keep {
+            // Whoever comes next does not know what is to go.
+            self.kernel.retire_now();
+        } else {
             self.contain.close(&mut self.kernel);
             self.kernel.unpin().context("what was denied may still be")?;
         }

@@ -94,12 +94,26 @@ impl Agent {
             return;
         }
         self.draining = true;
+        self.when_settled(News::Settled(up_to));
+    }
+
+    /// Hears of it when every kernel program that runs now is over.
+    fn when_settled(&self, of: News) {
         let news = self.news.clone();
         tokio::task::spawn_blocking(move || {
             Counts::settle();
             // The loop is gone: so is the use of this.
-            let _unused = news.blocking_send(News::Settled(up_to));
+            let _unused = news.blocking_send(of);
         });
+    }
+
+    /// Takes out what nobody is held to any more, when no program can know of it.
+    pub(super) fn retire(&mut self) {
+        if self.retiring || !self.kernel.begin_retiring() {
+            return;
+        }
+        self.retiring = true;
+        self.when_settled(News::Retired);
     }
 
     pub(super) fn hand_in(&mut self, up_to_ns: u64) -> Result<()> {
@@ -126,6 +140,12 @@ impl Agent {
             }
             News::Clients(configured) => {
                 self.clients = configured;
+                Ok(())
+            }
+            News::Retired => {
+                self.retiring = false;
+                self.kernel.end_retiring();
+                self.retire();
                 Ok(())
             }
             News::Settled(up_to) => {
@@ -160,6 +180,7 @@ impl Agent {
                 // Whoever waited may have gone.
                 drop(answer.send(said));
             }
+            Order::Settings(live) => self.on_settings(live),
             Order::Changed(answer) => {
                 let snapshot = self.desk.snapshot(&mut self.engine);
                 if let Err(snapshot) = answer.send(snapshot) {

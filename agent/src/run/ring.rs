@@ -54,7 +54,6 @@ impl Agent {
             self.found(&adopted)?;
             self.hold_inherited(&adopted);
         }
-        self.kernel.drop_unused();
         Ok(())
     }
 
@@ -95,6 +94,7 @@ impl Agent {
             record.clear();
             record.extend_from_slice(item.get(..record::used(&item)).unwrap_or_default());
             drop(item);
+            let timed = self.told.measures.begin(&record);
             if self.watch.claims(&record) {
                 self.record = record;
                 continue;
@@ -104,12 +104,14 @@ impl Agent {
                 self.attach()?;
                 self.hold_new(&record);
             }
+            self.count_child(&record);
             let mut digests = std::mem::take(&mut self.digests);
             digests.clear();
             self.ingest.mask(&mut record, &mut digests);
             let done = self.apply(&Input::Record { bytes: &record, digests: &digests });
             self.record = record;
             self.digests = digests;
+            self.told.measures.end(timed);
             done?;
         }
         Ok(true)
@@ -142,7 +144,10 @@ impl Agent {
 
     pub(super) fn on_counters(&mut self) -> Result<()> {
         self.cut_due();
+        // Without a tree nobody looks at rights as they are: the last one's end is counted here.
+        self.count_rights();
         self.kernel.tend_pins(now_ns());
+        self.recount_children();
         let mut losses = self.counts.losses();
         let misses = self.kernel.misses();
         if misses > 0 {

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::{Agent, now_ns};
 use crate::{
-    cli::{self, OnDegraded},
+    cli::OnDegraded,
+    config::Settings,
     doctor::{
         canary::{Canary, Proof},
         classify::{enforceable, prove},
@@ -67,10 +68,15 @@ impl Watch {
             silent: BTreeSet::new(),
             suspected: false,
             doubted: false,
-            every: (canary_minutes > 0).then(|| Duration::from_secs(canary_minutes * 60)),
+            every: pause(canary_minutes),
             checked_at: Instant::now(),
             proved_at: Instant::now(),
         }
+    }
+
+    /// Canaries run so often from now on.
+    pub(super) fn every(&mut self, canary_minutes: u64) {
+        self.every = pause(canary_minutes);
     }
 
     /// The hooks must stay attached.
@@ -96,6 +102,10 @@ impl Watch {
     }
 }
 
+fn pause(canary_minutes: u64) -> Option<Duration> {
+    (canary_minutes > 0).then(|| Duration::from_secs(canary_minutes * 60))
+}
+
 fn is_mounted() -> bool {
     // A table that cannot be read says nothing.
     std::fs::read_to_string("/proc/self/mounts")
@@ -104,7 +114,7 @@ fn is_mounted() -> bool {
 
 impl Agent {
     /// Proves the hooks before anybody is told that the agent watches.
-    pub(super) fn prove_hooks(&mut self, ring: &mut RingBuf<MapData>, options: &cli::Run) -> Result<()> {
+    pub(super) fn prove_hooks(&mut self, ring: &mut RingBuf<MapData>, options: &Settings) -> Result<()> {
         let mut attached = std::mem::take(&mut self.kernel.coverage);
         if is_mounted() {
             attached.push(Coverage { hook: MOUNT.into(), state: CoverageState::Observing, because: None });

@@ -2,6 +2,7 @@
 
 use engine::{finding::Finding, respond::ResponseLine};
 
+use super::outbox::{Told, Wants};
 use super::rows::{Ack, AuditRow, ExceptionRow, ModeRow, Number, Purged, ServerRow, ToolRow};
 
 /// One change. It is in the database wholly or not at all.
@@ -33,6 +34,14 @@ pub(crate) enum Job {
     Revoke { id: i64 },
     /// A control verb came.
     Audit(AuditRow),
+    /// The agent has something to tell.
+    Tell(Told),
+    /// These are the sinks; of all others nothing is kept.
+    Sinks(Vec<Wants>),
+    /// A sink has everything up to here.
+    Cursor { sink: String, seq: i64 },
+    /// A sink will never take this.
+    Dead { sink: String, seq: i64, because: String },
     /// A value of `meta`.
     Note { key: String, value: String },
     /// Drop findings that did not change since. Bounded slices run between other jobs; it is done
@@ -65,6 +74,7 @@ impl Job {
             Self::Response(line) => line.result.len() + line.spared.len() * BASE,
             Self::Permit(row) => row.yaml.len(),
             Self::Audit(row) => row.arguments.len() + row.target.len() + row.exe.len(),
+            Self::Tell(told) => told.json.len(),
             Self::Note { value, .. } => value.len(),
             Self::All(jobs) => jobs.iter().map(Self::bytes).sum(),
             _ => 0,

@@ -6,6 +6,7 @@
 //! - [`schema`]: tables, and the steps that bring an older database forward
 //! - [`job`]: what the writer can be asked to do; [`rows`]: what is kept
 //! - [`writer`]: the thread that writes; [`apply`]: from a job to rows
+//! - [`outbox`]: what waits for sinks; [`gaps`]: what they will never get
 //! - [`retention`]: what is dropped, when, in what order
 //! - [`read`]: lists and single things, for any thread
 //! - [`shared`]: counters and health
@@ -27,15 +28,13 @@
 //!   ([`Started::Replaced`]); one of a newer agent, or of another program, is left as it is.
 //! - Order comes from numbers that the database gives out, not from clocks.
 //! - Nothing is purged without an audit line with its counts in the same transaction.
-//!
-//! # Left to do by its users
-//! The outbox of each sink is to be a table with a cursor over `(boot, number)` of findings, and
-//! retention has to spare what a cursor did not reach yet, or write a gap record.
 
 mod apply;
 mod error;
+mod gaps;
 mod job;
 mod open;
+mod outbox;
 mod place;
 mod read;
 mod retention;
@@ -47,6 +46,7 @@ mod tests;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -59,9 +59,14 @@ use std::{
 
 pub(crate) use error::{Error, Result};
 #[cfg(test)]
+pub(crate) use gaps::Gap;
+#[cfg(test)]
 pub(crate) use job::Failed;
 pub(crate) use job::{Because, Done, Job, OnDone, Refused};
 pub(crate) use open::Started;
+#[cfg(test)]
+pub(crate) use outbox::OutboxRow;
+pub(crate) use outbox::{Bounds, Told, Type, Wants, tagged};
 #[cfg(test)]
 pub(crate) use place::Aside;
 pub(crate) use read::{Query, Reader};
@@ -70,8 +75,10 @@ pub(crate) use rows::{Ack, AuditRow, ExceptionRow, FindingRow, ModeRow, ServerRo
 #[cfg(test)]
 pub(crate) use rows::{BaselineRow, IdentityRow, Number, Purged};
 use shared::Shared;
-pub(crate) use shared::{State, Stats};
+pub(crate) use shared::{Missed, State, Stats};
 use writer::{Queued, Writer};
+
+use crate::wake::Wake;
 
 /// How the store works.
 #[derive(Debug, Clone)]
@@ -86,8 +93,12 @@ pub(crate) struct Options {
     pub(crate) wal_pages: u32,
     /// How much is kept.
     pub(crate) retention: Retention,
+    /// How much waits for sinks.
+    pub(crate) outbox: Bounds,
     /// This boot of the host: `/proc/sys/kernel/random/boot_id`.
     pub(crate) boot: String,
+    /// Signalled after each commit.
+    pub(crate) wake: Option<Arc<Wake>>,
     /// UTC nanoseconds.
     pub(crate) now: fn() -> i64,
     /// Do not sync: what a test of power cuts must notice.
@@ -104,7 +115,9 @@ impl Default for Options {
             group: 256,
             wal_pages: 1000,
             retention: Retention::default(),
+            outbox: Bounds::default(),
             boot: boot.trim().to_owned(),
+            wake: None,
             now,
             #[cfg(test)]
             lax: false,
@@ -215,6 +228,24 @@ impl Store {
     /// A reader for the calling thread.
     pub(crate) fn reader(&self) -> Result<Reader> {
         Reader::open(&self.dir)
+    }
+
+    /// What each sink will never get.
+    pub(crate) fn missed(&self) -> BTreeMap<String, Missed> {
+        self.shared.missed()
+    }
+
+    /// Number of the last event that waits, or ever did, for sinks.
+    pub(crate) fn outbox_end(&self) -> i64 {
+        self.shared.outbox_end.load(Relaxed)
+    }
+
+    /// Waits until nothing is queued.
+    pub(crate) fn settle(&self, limit: Duration) {
+        let began = std::time::Instant::now();
+        while self.stats().queued > 0 && began.elapsed() < limit {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// How it is doing.

@@ -31,6 +31,14 @@ pub(super) struct Place {
     pub(super) used: bool,
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that was just forked to run a program has the lock, too, until it runs it. If this
+        // fails, it ends with that process.
+        let _unused = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
 /// A database that was moved out of the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Aside {

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use super::{
     error::{Error, Result},
     open,
+    outbox::{self, OutboxRow, SinkRow},
     rows::{
         Ack, AuditRow, BaselineRow, ExceptionRow, FindingRow, IdentityRow, ModeRow, Number, ServerRow,
         ToolRow, rank, severity, unsigned,
@@ -175,6 +176,22 @@ impl Reader {
             .query_row("SELECT json FROM responses WHERE id = ?", [id], |r| r.get(0))
             .optional()
             .map_err(Error::sql("read a response"))
+    }
+
+    /// What waits for sinks after `after`: a page, in order.
+    pub(crate) fn outbox(&self, after: i64, limit: u32) -> Result<Vec<OutboxRow>> {
+        outbox::page(&self.db, after, limit.min(PAGE)).map_err(Error::sql("read the outbox"))
+    }
+
+    /// The number of the last event that there ever was.
+    #[cfg(test)]
+    pub(crate) fn outbox_end(&self) -> Result<i64> {
+        outbox::last(&self.db).map_err(Error::sql("read the end of the outbox"))
+    }
+
+    /// How far each sink is.
+    pub(crate) fn sinks(&self) -> Result<Vec<SinkRow>> {
+        outbox::all(&self.db).map_err(Error::sql("read the sinks"))
     }
 
     /// A value of `meta`.

@@ -2,8 +2,7 @@
 //!
 //! A step is never changed once released: databases that took it are out there. `user_version` says
 //! how many were taken. Each runs in one transaction with its new number, so a crash leaves the
-//! database before or after it. The outbox of each sink will be a step of its own: its cursor is
-//! `(boot, number)` of findings.
+//! database before or after it.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -19,7 +18,7 @@ pub(super) const VERSION: u32 = STEPS.len() as u32;
 pub(super) const WRITER: &str = concat!("toolwarden ", env!("CARGO_PKG_VERSION"));
 
 /// From version N to N + 1.
-const STEPS: [&str; 3] = [FIRST, SECOND, THIRD];
+const STEPS: [&str; 4] = [FIRST, SECOND, THIRD, FOURTH];
 
 /// `seq` orders findings by arrival and is never used twice; a clock that jumps cannot disturb it.
 /// `(boot, number)` names the latest change, counted within one boot of the host.
@@ -138,6 +137,41 @@ CREATE TABLE responses (
     json TEXT NOT NULL
 ) STRICT;
 CREATE INDEX responses_age ON responses (utc_ns);
+";
+
+/// What waits for sinks. Its size is kept by the database itself, so that it is always that of the rows.
+const FOURTH: &str = "
+ALTER TABLE boots ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    boot INTEGER NOT NULL REFERENCES boots (id),
+    number INTEGER NOT NULL,
+    stored_ns INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    severity INTEGER NOT NULL,
+    server TEXT NOT NULL,
+    json TEXT NOT NULL
+) STRICT;
+CREATE TABLE outbox_size (bytes INTEGER NOT NULL) STRICT;
+INSERT INTO outbox_size VALUES (0);
+CREATE TRIGGER outbox_grows AFTER INSERT ON outbox
+BEGIN UPDATE outbox_size SET bytes = bytes + octet_length(NEW.json); END;
+CREATE TRIGGER outbox_shrinks AFTER DELETE ON outbox
+BEGIN UPDATE outbox_size SET bytes = bytes - octet_length(OLD.json); END;
+CREATE TABLE sinks (
+    name TEXT PRIMARY KEY,
+    cursor INTEGER NOT NULL,
+    dead INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE dead_letters (
+    sink TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    at_ns INTEGER NOT NULL,
+    because TEXT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (sink, seq)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Version of the format that a database is in.

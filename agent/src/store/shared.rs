@@ -1,12 +1,15 @@
 //! What the writer thread and everybody else look at together.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
+
+use super::outbox::SinkRow;
 
 /// How the store is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,15 @@ pub(crate) enum State {
     Working,
     /// Nothing gets written. The queue is kept and tried again; nothing that was stored is lost.
     Degraded { because: String, since: Instant },
+}
+
+/// What a sink will never get, since it was configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Missed {
+    /// Events that the receiver refused for good.
+    pub(crate) dead: u64,
+    /// Events that the outbox could not hold for it: the sum of its gaps.
+    pub(crate) lost: u64,
 }
 
 /// Counts since the store was opened.
@@ -61,9 +73,11 @@ pub(super) struct Shared {
     pub(super) wal_pages: AtomicU64,
     pub(super) purged: AtomicU64,
     pub(super) oversize: AtomicBool,
+    pub(super) outbox_end: AtomicI64,
     /// No new tries: give up what cannot be written at once.
     pub(super) stop: AtomicBool,
     degraded: Mutex<Option<(String, Instant)>>,
+    missed: Mutex<BTreeMap<String, Missed>>,
 }
 
 impl Shared {
@@ -82,6 +96,16 @@ impl Shared {
             purged: self.purged.load(Relaxed),
             oversize: self.oversize.load(Relaxed),
         }
+    }
+
+    /// By sink.
+    pub(super) fn missed(&self) -> BTreeMap<String, Missed> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn miss(&self, rows: Vec<SinkRow>) {
+        let rows = rows.into_iter().map(|row| (row.name, Missed { dead: row.dead, lost: row.lost }));
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = rows.collect();
     }
 
     pub(super) fn state(&self) -> State {

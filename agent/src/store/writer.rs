@@ -17,7 +17,9 @@ use super::{
     Options,
     apply::{self, Moment},
     error::{is_damage, is_own_fault},
+    gaps,
     job::{Done, Failed, Job, OnDone},
+    outbox::{self, Wants},
     place::Place,
     retention::{self, Clock, Slice, Sweep},
     rows::{Purged, unsigned},
@@ -50,6 +52,8 @@ pub(super) struct Writer {
     /// still come up.
     boot: Option<i64>,
     sweeps: VecDeque<Running>,
+    /// The sinks, and what they want.
+    wants: Vec<Wants>,
     clock: Clock,
     /// When to look at age and size again.
     due: Instant,
@@ -77,6 +81,7 @@ impl Writer {
             options,
             boot: None,
             sweeps: VecDeque::new(),
+            wants: Vec::new(),
             clock,
             due: now,
             _place: place,
@@ -127,7 +132,12 @@ impl Writer {
                     taken: Purged::default(),
                     asked: Some((bytes, on_done)),
                 }),
-                job => jobs.push(Queued { job, bytes, on_done }),
+                job => {
+                    if let Job::Sinks(wants) = &job {
+                        self.wants.clone_from(wants);
+                    }
+                    jobs.push(Queued { job, bytes, on_done });
+                }
             }
         }
         if jobs.is_empty() {
@@ -137,6 +147,18 @@ impl Writer {
             Ok(outcomes) => {
                 for (Queued { bytes, on_done, .. }, outcome) in jobs.into_iter().zip(outcomes) {
                     self.settle(Some((bytes, on_done)), outcome);
+                }
+                self.prune(false);
+                if let Some(wake) = &self.options.wake {
+                    match outbox::last(&self.db) {
+                        Ok(end) => self.shared.outbox_end.store(end, Relaxed),
+                        Err(e) => tracing::debug!("the end of the outbox is not known: {e}"),
+                    }
+                    match outbox::all(&self.db) {
+                        Ok(rows) => self.shared.miss(rows),
+                        Err(e) => tracing::debug!("what sinks miss is not known: {e}"),
+                    }
+                    wake.raise();
                 }
                 // After the answers: nobody waits for it but the next group.
                 self.checkpoint();
@@ -246,6 +268,21 @@ impl Writer {
         }
     }
 
+    /// Keeps the outbox within its bounds.
+    fn prune(&mut self, by_age: bool) {
+        // Without this boot's number nothing was ever written.
+        let Some(boot) = self.boot else { return };
+        let moment = Moment { boot, now_ns: (self.options.now)() };
+        loop {
+            match gaps::prune(&mut self.db, moment, &self.options.outbox, by_age, &self.wants) {
+                Ok(true) => {}
+                Ok(false) => return,
+                // What is too much stays; the next group tries again.
+                Err(e) => return tracing::warn!("the outbox cannot be shortened: {e}"),
+            }
+        }
+    }
+
     /// Looks at age and size when it is time to.
     fn retain(&mut self) {
         let now = Instant::now();
@@ -258,6 +295,7 @@ impl Writer {
         if self.clock.believe(now, now_ns) {
             let age = i64::try_from(self.options.retention.max_age.as_nanos()).unwrap_or(i64::MAX);
             self.sweeps.push_back(running(Sweep::Age { before: now_ns.saturating_sub(age) }));
+            self.prune(true);
             if let Err(e) = apply::note(&self.db, "clock", &self.clock.mark_ns.to_string()) {
                 tracing::debug!("the time is not noted: {e}");
             }

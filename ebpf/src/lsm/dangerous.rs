@@ -1,15 +1,15 @@
 //! ptrace and its like, mounts, bpf: denied as a family. And sockets that no packet program sees.
 
-use abi::{denied_op, policy::family};
+use abi::{denied_op, policy::family, run};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use super::{
     ALLOW, arg,
     guard::{is_agent, lsm_guard_task},
     judge::lsm_family,
-    said,
+    objects::guard_links,
+    ours, said,
 };
-use crate::track::{current_tgid, maybe};
 
 /// Memory and registers, not just what /proc shows.
 const PTRACE_MODE_ATTACH: u64 = 2;
@@ -24,7 +24,7 @@ fn whole(op: u32) -> i32 {
 /// (task, mode)
 #[lsm(hook = "ptrace_access_check")]
 pub fn lsm_ptrace(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
     }
     let attach = arg(&ctx, 1) & PTRACE_MODE_ATTACH != 0;
@@ -40,7 +40,7 @@ pub fn lsm_ptrace(ctx: LsmContext) -> i32 {
 /// (parent): PTRACE_TRACEME
 #[lsm(hook = "ptrace_traceme")]
 pub fn lsm_traceme(_ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
     }
     whole(denied_op::PTRACE)
@@ -49,7 +49,7 @@ pub fn lsm_traceme(_ctx: LsmContext) -> i32 {
 /// mount(2), whatever it does
 #[lsm(hook = "sb_mount")]
 pub fn lsm_mount(_ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
     }
     whole(denied_op::MOUNT)
@@ -58,7 +58,7 @@ pub fn lsm_mount(_ctx: LsmContext) -> i32 {
 /// move_mount(2): what fsmount and open_tree made gets a place
 #[lsm(hook = "move_mount")]
 pub fn lsm_move_mount(_ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
     }
     whole(denied_op::MOVE_MOUNT)
@@ -67,7 +67,7 @@ pub fn lsm_move_mount(_ctx: LsmContext) -> i32 {
 /// umount2(2)
 #[lsm(hook = "sb_umount")]
 pub fn lsm_umount(_ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
     }
     whole(denied_op::UMOUNT)
@@ -76,17 +76,20 @@ pub fn lsm_umount(_ctx: LsmContext) -> i32 {
 /// pivot_root(2)
 #[lsm(hook = "sb_pivotroot")]
 pub fn lsm_pivot_root(_ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
     }
     whole(denied_op::PIVOT_ROOT)
 }
 
-/// bpf(2)
+/// (command, attributes, size): bpf(2)
 #[lsm(hook = "bpf")]
-pub fn lsm_bpf(_ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+pub fn lsm_bpf(ctx: LsmContext) -> i32 {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
+    }
+    if guard_links(arg(&ctx, 0) & 0xffff_ffff, arg(&ctx, 1) as usize) != 0 {
+        return said(1);
     }
     whole(denied_op::BPF)
 }
@@ -94,7 +97,7 @@ pub fn lsm_bpf(_ctx: LsmContext) -> i32 {
 /// (family, type, protocol, 1 for the kernel's own)
 #[lsm(hook = "socket_create")]
 pub fn lsm_socket(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_DANGEROUS) {
         return ALLOW;
     }
     let (of, kernel) = (arg(&ctx, 0) & 0xff, arg(&ctx, 3) as u32);

@@ -1,22 +1,19 @@
 //! Programs: the file that was named needs a right; its interpreters need none, but may be forbidden.
 
-use abi::paths::access;
+use abi::{paths::access, run};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use super::{
     ALLOW, arg,
     judge::{NAMELESS, UNLESS_FORBIDDEN, bit, lsm_path},
-    said,
+    ours, said,
 };
-use crate::{
-    kernel::read,
-    track::{current_tgid, maybe},
-};
+use crate::kernel::read;
 
 /// (linux_binprm): once for the file that was named, and again for each interpreter
 #[lsm(hook = "bprm_check_security")]
 pub fn lsm_bprm_check(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_EXEC) {
         return ALLOW;
     }
     let bprm = arg(&ctx, 0) as usize;

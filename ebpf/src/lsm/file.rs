@@ -1,18 +1,16 @@
 //! Files: what is opened, made, removed, renamed, changed. The hooks of paths, not of inodes: they know the mount.
 
-use abi::paths::access;
+use abi::{paths::access, run};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use super::{
     ALLOW, arg,
-    guard::lsm_guard,
     judge::{bit, lsm_path},
+    ours,
+    place::lsm_guard,
     said,
 };
-use crate::{
-    kernel::read,
-    track::{current_tgid, maybe},
-};
+use crate::kernel::read;
 
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
@@ -52,7 +50,7 @@ fn in_dir(what: u64, ctx: &LsmContext) -> i32 {
 /// (file)
 #[lsm(hook = "file_open")]
 pub fn lsm_file_open(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     let file = arg(&ctx, 0) as usize;
@@ -74,7 +72,7 @@ pub fn lsm_file_open(ctx: LsmContext) -> i32 {
 /// (directory, dentry)
 #[lsm(hook = "path_unlink")]
 pub fn lsm_unlink(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     in_dir(DELETE, &ctx)
@@ -83,7 +81,7 @@ pub fn lsm_unlink(ctx: LsmContext) -> i32 {
 /// (directory, dentry)
 #[lsm(hook = "path_rmdir")]
 pub fn lsm_rmdir(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     in_dir(DELETE, &ctx)
@@ -92,7 +90,7 @@ pub fn lsm_rmdir(ctx: LsmContext) -> i32 {
 /// (directory, dentry, mode, device): also what open makes
 #[lsm(hook = "path_mknod")]
 pub fn lsm_mknod(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     in_dir(WRITE, &ctx)
@@ -101,7 +99,7 @@ pub fn lsm_mknod(ctx: LsmContext) -> i32 {
 /// (directory, dentry, mode)
 #[lsm(hook = "path_mkdir")]
 pub fn lsm_mkdir(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     in_dir(WRITE, &ctx)
@@ -110,7 +108,7 @@ pub fn lsm_mkdir(ctx: LsmContext) -> i32 {
 /// (directory, dentry, target)
 #[lsm(hook = "path_symlink")]
 pub fn lsm_symlink(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     in_dir(WRITE, &ctx)
@@ -119,7 +117,7 @@ pub fn lsm_symlink(ctx: LsmContext) -> i32 {
 /// (old dentry, new directory, new dentry): the old name's bytes get another name
 #[lsm(hook = "path_link")]
 pub fn lsm_link(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     let mnt: u64 = read(arg(&ctx, 1) as usize + off!(path_mnt));
@@ -132,7 +130,7 @@ pub fn lsm_link(ctx: LsmContext) -> i32 {
 /// (old directory, old dentry, new directory, new dentry, flags from 5.19 on; before that it is called twice for an exchange)
 #[lsm(hook = "path_rename")]
 pub fn lsm_rename(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     let mnt: u64 = read(arg(&ctx, 0) as usize + off!(path_mnt));
@@ -147,7 +145,7 @@ pub fn lsm_rename(ctx: LsmContext) -> i32 {
 /// (path)
 #[lsm(hook = "path_truncate")]
 pub fn lsm_truncate(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     on_path(WRITE, arg(&ctx, 0))
@@ -156,7 +154,7 @@ pub fn lsm_truncate(ctx: LsmContext) -> i32 {
 /// (path, mode)
 #[lsm(hook = "path_chmod")]
 pub fn lsm_chmod(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     on_path(CHANGE, arg(&ctx, 0))
@@ -165,7 +163,7 @@ pub fn lsm_chmod(ctx: LsmContext) -> i32 {
 /// (path, user, group)
 #[lsm(hook = "path_chown")]
 pub fn lsm_chown(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_FILE) {
         return ALLOW;
     }
     on_path(CHANGE, arg(&ctx, 0))

@@ -1,9 +1,10 @@
-//! What no server may do to the agent, whatever its policy says: signal or trace it, change its files. Servers are trees that
-//! the engine knows as such, not everything that is tracked: a person's pipeline is a candidate, too, for a moment.
+//! What no server may do to the agent's processes, whatever its policy says: signal, trace, limit or slow them. Servers are
+//! trees that the engine knows as such, not everything that is tracked: a person's pipeline is a candidate, too, for a moment.
 
 use abi::{
     denied_op,
-    paths::{DEPTH, InodeKey, access, guarded},
+    paths::{GuardedTask, TICK_NS},
+    run,
 };
 use aya_ebpf::{
     btf_maps::HashMap,
@@ -11,30 +12,29 @@ use aya_ebpf::{
     programs::LsmContext,
 };
 
-use super::{
-    ALLOW, arg,
-    judge::{begin, bit, lsm_own, lsm_tell, server},
-    said,
-    work::{NONE, give_back},
-};
-use crate::{
-    kernel::read,
-    track::{current_tgid, epoch, find, maybe, now},
-};
+use super::{ALLOW, arg, judge::lsm_own, ours, said};
+use crate::kernel::read;
 
 /// The agent and its watchdog, by process id.
 #[btf_map]
-pub static GUARDED_TASKS: HashMap<u32, u64, 16> = HashMap::new();
+pub static GUARDED_TASKS: HashMap<u32, GuardedTask, 16> = HashMap::new();
 
-/// Files and directories of the agent's; the values are of [`guarded`].
-#[btf_map]
-pub static GUARDED_FILES: HashMap<InodeKey, u64, 256> = HashMap::new();
+/// What is known of a task of the agent's or its watchdog's.
+#[inline(always)]
+pub fn guarded(task: u64) -> Option<GuardedTask> {
+    let tgid: u32 = read(task as usize + off!(task_tgid));
+    let known = GUARDED_TASKS.get_ptr(tgid)?;
+    let leader: usize = read(task as usize + off!(task_group_leader));
+    let start: u64 = read(leader + off!(task_start_boottime));
+    // SAFETY: a live map value.
+    let known = unsafe { *known };
+    (known.start_ns / TICK_NS == start / TICK_NS).then_some(known)
+}
 
 /// Whether a task is the agent or its watchdog.
 #[inline(always)]
 pub fn is_agent(task: u64) -> bool {
-    let tgid: u32 = read(task as usize + off!(task_tgid));
-    GUARDED_TASKS.get_ptr(tgid).is_some()
+    guarded(task).is_some()
 }
 
 /// A server goes for the agent's process; 1: it must fail.
@@ -43,79 +43,55 @@ pub fn lsm_guard_task(op: u64, number: u64) -> u64 {
     lsm_own(op, number)
 }
 
+/// An act whose first argument is the task that it is done to.
+#[inline(always)]
+fn on_task(ctx: &LsmContext, op: u32, number: u64) -> i32 {
+    if !ours(run::LSM_GUARD) || !is_agent(arg(ctx, 0)) {
+        return ALLOW;
+    }
+    said(lsm_guard_task(u64::from(op), number))
+}
+
 /// (task, info, signal, credentials)
 #[lsm(hook = "task_kill")]
 pub fn lsm_kill(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) || !is_agent(arg(&ctx, 0)) {
+    on_task(&ctx, denied_op::KILL_AGENT, arg(&ctx, 2) & 0xff)
+}
+
+/// (task, owner, signal): a file has news for its owner, who may be anybody. Whoever runs now need not be who made it so, and the
+/// agent asks for no such signals: they are denied whoever it was.
+#[lsm(hook = "file_send_sigiotask")]
+pub fn lsm_sigio(ctx: LsmContext) -> i32 {
+    if !is_agent(arg(&ctx, 0)) {
         return ALLOW;
     }
-    said(lsm_guard_task(u64::from(denied_op::KILL_AGENT), arg(&ctx, 2) & 0xff))
+    if ours(run::LSM_GUARD) {
+        // Told if it was a server; denied in any case.
+        let _told = lsm_guard_task(u64::from(denied_op::KILL_AGENT), arg(&ctx, 2) & 0xff);
+    }
+    said(1)
 }
 
-/// Whether an act of a server's on a name would change the agent's files; 1: it must fail.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lsm_guard(what: u64, dentry: u64, mnt: u64) -> u64 {
-    let tgid = current_tgid();
-    let Some((proc, tree)) = find(tgid) else { return 0 };
-    // SAFETY: live map values.
-    let (tree_id, born) = unsafe { ((*proc).tree, (*proc).born) };
-    let Some(held) = server(tree_id) else { return 0 };
-    if lsm_guarded(what, dentry, mnt) == 0 {
-        return 0;
-    }
-    let slot = begin(tree_id, tgid, born, epoch(tree, now()), &held);
-    if slot != NONE {
-        lsm_tell(slot, u64::from(denied_op::AGENT_FILE), dentry, mnt, 0);
-        give_back(slot);
-    }
-    1
+/// (task, resource, limit)
+#[lsm(hook = "task_setrlimit")]
+pub fn lsm_rlimit(ctx: LsmContext) -> i32 {
+    on_task(&ctx, denied_op::LIMIT_AGENT, 0)
 }
 
-/// Bits of [`guarded`] for what a name stands for.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lsm_guards(dentry: u64) -> u64 {
-    let inode: usize = read(dentry as usize + off!(dentry_inode));
-    if inode == 0 {
-        return 0;
-    }
-    let sb: usize = read(inode + off!(inode_sb));
-    let key = InodeKey { dev: u64::from(read::<u32>(sb + off!(sb_dev))), ino: read(inode + off!(inode_ino)) };
-    // SAFETY: a live map value.
-    GUARDED_FILES.get_ptr(key).map_or(0, |how| unsafe { how.read_volatile() })
+/// (task): scheduling class, processors; also moving it into another cpuset
+#[lsm(hook = "task_setscheduler")]
+pub fn lsm_scheduler(ctx: LsmContext) -> i32 {
+    on_task(&ctx, denied_op::LIMIT_AGENT, 0)
 }
 
-/// Whether a name is of a guarded file, or below a guarded directory.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lsm_guarded(what: u64, dentry: u64, mnt: u64) -> u64 {
-    let mut at = dentry as usize;
-    let mut mnt = mnt as usize;
-    let mut root: usize = read(mnt + off!(vfsmount_root));
-    if lsm_guards(dentry) & guarded::NAME != 0 && what & bit(access::DELETE) != 0 {
-        return 1;
-    }
-    for _ in 0..DEPTH {
-        let parent: usize = read(at + off!(dentry_parent));
-        if at == root || at == parent {
-            if lsm_guards(at as u64) & guarded::SUBTREE != 0 {
-                return 1;
-            }
-            let mount = mnt - off!(mount_mnt);
-            let up: usize = read(mount + off!(mount_parent));
-            if at != root || up == mount || up == 0 {
-                return 0;
-            }
-            at = read(mount + off!(mount_mountpoint));
-            mnt = up + off!(mount_mnt);
-            root = read(mnt + off!(vfsmount_root));
-            continue;
-        }
-        if lsm_guards(at as u64) & guarded::SUBTREE != 0 {
-            return 1;
-        }
-        at = parent;
-    }
-    0
+/// (task, priority)
+#[lsm(hook = "task_setnice")]
+pub fn lsm_nice(ctx: LsmContext) -> i32 {
+    on_task(&ctx, denied_op::LIMIT_AGENT, 0)
+}
+
+/// (task, priority)
+#[lsm(hook = "task_setioprio")]
+pub fn lsm_ioprio(ctx: LsmContext) -> i32 {
+    on_task(&ctx, denied_op::LIMIT_AGENT, 0)
 }

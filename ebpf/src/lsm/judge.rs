@@ -233,7 +233,8 @@ fn tell<const OBJECT: bool>(slot: u64, op: u64, object: u64, mnt: u64, mask: u64
             (*r).len = append_unix_name(LSM + slot, object) as u32;
         }
     }
-    if submit(LSM + slot, 1) != 0 {
+    // Something may have to be done about it: nobody waits for the agent's next look.
+    if submit(LSM + slot, 2) != 0 {
         aggregate_lost(&key, flags);
     }
     0

@@ -7,7 +7,8 @@
 //! - [`rights`]: who may do what to a path
 //! - [`judge`]: verdicts on paths, and telling them
 //! - [`exec`], [`file`], [`unix`], [`dangerous`]: the programs, by family
-//! - [`guard`]: what no server may do to the agent
+//! - [`guard`], [`place`], [`mounts`], [`objects`]: what no server may do to the agent: its processes; its files, cgroups and mounts; its maps,
+//!   programs and links
 //!
 //! Arguments are read by `bpf_probe_read_kernel` from the program's context: so they are plain numbers to the verifier, which go
 //! through global functions and maps. A process that is not tracked pays one inlined array look-up.
@@ -15,8 +16,11 @@
 mod dangerous;
 mod exec;
 mod file;
-mod guard;
-mod judge;
+pub mod guard;
+pub mod judge;
+mod mounts;
+pub mod objects;
+mod place;
 mod rights;
 mod unix;
 mod walk;
@@ -24,7 +28,7 @@ pub mod work;
 
 use aya_ebpf::{EbpfContext as _, programs::LsmContext};
 
-use crate::kernel::read;
+use crate::{kernel::read, track::ours};
 
 /// The act goes on.
 pub const ALLOW: i32 = 0;

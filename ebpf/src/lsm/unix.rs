@@ -1,22 +1,19 @@
 //! Unix sockets that are connected to or sent to, by the file that they are bound to, or their abstract name.
 
-use abi::paths::access;
+use abi::{paths::access, run};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use super::{
     ALLOW, arg,
     judge::{bit, lsm_abstract, lsm_path},
-    said,
+    ours, said,
 };
-use crate::{
-    kernel::read,
-    track::{current_tgid, maybe},
-};
+use crate::kernel::read;
 
 /// (own sock, peer's sock, new sock)
 #[lsm(hook = "unix_stream_connect")]
 pub fn lsm_unix_connect(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_UNIX) {
         return ALLOW;
     }
     said(to(arg(&ctx, 1) as usize))
@@ -25,7 +22,7 @@ pub fn lsm_unix_connect(ctx: LsmContext) -> i32 {
 /// (own socket, peer's socket): a datagram goes there
 #[lsm(hook = "unix_may_send")]
 pub fn lsm_unix_send(ctx: LsmContext) -> i32 {
-    if !maybe(current_tgid()) {
+    if !ours(run::LSM_UNIX) {
         return ALLOW;
     }
     said(to(read(arg(&ctx, 1) as usize + off!(socket_sk))))

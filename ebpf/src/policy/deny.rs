@@ -5,7 +5,9 @@ use aya_ebpf::helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
 
 use crate::{
     maps::EVENTS,
-    record::{Aggregated, aggregate, aggregate_lost, count, header, header_of_owner, lost, new_id},
+    record::{
+        Aggregated, FORCE_WAKEUP, aggregate, aggregate_lost, count, header, header_of_owner, lost, new_id,
+    },
 };
 
 /// Who acted.
@@ -119,7 +121,8 @@ fn write<const PACKET: bool>(actor: &Actor, object: &Object) {
         } else {
             fill(r, actor, object, id, flags);
         }
-        bpf_ringbuf_submit(r.cast(), 1);
+        // Something may have to be done about it: nobody waits for the agent's next look.
+        bpf_ringbuf_submit(r.cast(), FORCE_WAKEUP);
     }
     count(counter::WRITTEN, 1);
 }

@@ -10,7 +10,12 @@ use abi::{
     scan::{CANCELLED, PRIME, Scan, TABLES, TOOLS_CALL, event, flag},
     side,
 };
-use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_RB_CONS_POS, BPF_RB_PROD_POS},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
 
 use super::{
     live,
@@ -19,7 +24,7 @@ use super::{
 use crate::{
     kernel::SETTINGS,
     maps::MODES,
-    record::{SYSCALLS, Scratch, add, count, scratch},
+    record::{SYSCALLS, Scratch, add, count, ring_position, scratch},
 };
 
 /// Bytes of a block: its loop is verified once.
@@ -209,10 +214,11 @@ unsafe fn request(jit: *mut Jit, line: *const Scan, root: u64, policy: u64, at: 
     unsafe {
         let forged = (&raw const (*jit).forged).read_volatile() != 0;
         if said!(line.flags) & (flag::UNSURE | flag::TORN) != 0 {
-            add(&raw mut (*jit).unsure, 1);
             if said!(line.flags) & flag::TORN == 0 && !forged {
                 (&raw mut (*jit).ceiling_until).write_volatile(at + CEILING_NS);
+                add(&raw mut (*jit).ceilings, 1);
             }
+            add(&raw mut (*jit).unsure, 1);
             return;
         }
         if forged {
@@ -263,6 +269,11 @@ pub extern "C" fn open_call(root: u64, id: u64, bit: u64, settle_ns: u64, at: u6
     let key = CallKey { tree: root, id };
     // An id that is in flight already, or a map that is full: no right.
     if INFLIGHT.insert(key, CallValue { bit, at_ns: at, settle_ns, cancelled: 0 }, 1).is_err() {
+        // One that began later is this one: user space had its record first, and opened it.
+        // SAFETY: a live map value.
+        if INFLIGHT.get_ptr(key).is_some_and(|known| live::before(at, unsafe { (*known).at_ns }) != 0) {
+            return 0;
+        }
         count(counter::RIGHTS_FULL, 1);
         // SAFETY: a live map value.
         add(unsafe { &raw mut (*jit).full }, 1);
@@ -342,9 +353,13 @@ pub fn calls(ctx: RawTracePointContext) -> i32 {
         unsafe { (*args, *args.add(1), *args.add(2), *args.add(3), *args.add(4)) };
     if bit == jit_order::UNDERSTOOD {
         if let Some(jit) = JIT.get_ptr_mut(tree) {
-            // SAFETY: a live map value.
-            unsafe { (&raw mut (*jit).ceiling_until).write_volatile(0) };
+            // SAFETY: a live map value, and nobody else changes this of it.
+            unsafe { (&raw mut (*jit).understood).write_volatile(id) };
         }
+    } else if bit == jit_order::PRODUCED {
+        return ring_position(BPF_RB_PROD_POS) as i32;
+    } else if bit == jit_order::CONSUMED {
+        return ring_position(BPF_RB_CONS_POS) as i32;
     } else if bit == jit_order::CLOSE {
         close_call(tree, id, at);
     } else {

@@ -7,7 +7,7 @@ use super::maps::JIT;
 /// 1 when `at` is before `until`, without a branch: 64 of them would be 2^64 paths to a verifier. Right for times that are less
 /// than 292 years apart.
 #[inline(always)]
-fn before(at: u64, until: u64) -> u64 {
+pub fn before(at: u64, until: u64) -> u64 {
     at.wrapping_sub(until) >> 63
 }
 
@@ -42,13 +42,19 @@ pub extern "C" fn live(root: u64, born: u64, at: u64) -> u64 {
         return live;
     };
     // SAFETY: a live map value; volatile, because other processors change it.
-    let (startup, ceiling) = unsafe {
-        ((&raw const (*jit).startup_until).read_volatile(), (&raw const (*jit).ceiling_until).read_volatile())
+    let (startup, ceiling, unsure) = unsafe {
+        let dealt_with = (&raw const (*jit).understood).read_volatile();
+        (
+            (&raw const (*jit).startup_until).read_volatile(),
+            (&raw const (*jit).ceiling_until).read_volatile(),
+            (&raw const (*jit).ceilings).read_volatile() ^ dealt_with,
+        )
     };
     // Startup begins as the largest number, which is not 292 years away.
     let startup = (before(at, startup) | startup >> 63) << 62;
-    // All of them while a request is not understood.
-    live | startup | before(at, ceiling).wrapping_neg() & CEILING
+    // All of them while a request is not understood: 1 when some are not.
+    let unsure = (unsure | unsure.wrapping_neg()) >> 63;
+    live | startup | (before(at, ceiling) & unsure).wrapping_neg() & CEILING
 }
 
 /// Adds to a number of a tree.

@@ -32,6 +32,10 @@ use crate::{
 const DROP: u64 = 0;
 /// Dropped as a full queue drops it: the sender slows down. Only outbound.
 const CONGESTED: u64 = 2;
+/// Headers of a TCP packet without payload, at most.
+const EMPTY: u64 = 128;
+/// What a bucket may owe when an empty packet passes: the largest packet, and 60 empty ones.
+const OWED: u64 = (64 << 10) + (4 << 10);
 
 /// A packet of a socket that somebody owns.
 struct Seen {
@@ -78,7 +82,9 @@ pub extern "C" fn judge(skb: *mut __sk_buff, cookie: u64, out: u64) -> u64 {
     }
     // SAFETY: the program's context.
     let bytes = u64::from(unsafe { (*skb).len });
-    if held.flags & tree_flag::RATE != 0 && !within_rate(held.root, bytes, out) {
+    // A TCP packet that only says what has come.
+    let empty = h.protocol == TCP && h.len == 0 && bytes <= EMPTY;
+    if held.flags & tree_flag::RATE != 0 && !within_rate(held.root, bytes, out, empty) {
         return if out { CONGESTED } else { DROP };
     }
     let refused = if held.flags & tree_flag::ENFORCE != 0 { DROP } else { PASS as u64 };
@@ -318,9 +324,10 @@ fn told_question(skb: *mut __sk_buff, place: u64, actor: &Actor, object: &Object
 }
 
 /// Whether the bucket of a tree has room; takes the bytes out of it. A packet may make it owe: else one that is
-/// larger than the bucket would never pass.
+/// larger than the bucket would never pass. An empty one passes although it owes that much: without its acknowledgements the
+/// other direction would stand still for as long as this one is busy.
 #[inline(always)]
-fn within_rate(root: u64, bytes: u64, out: bool) -> bool {
+fn within_rate(root: u64, bytes: u64, out: bool, empty: bool) -> bool {
     let Some(rate) = RATES.get_ptr_mut(root) else {
         return true;
     };
@@ -333,12 +340,12 @@ fn within_rate(root: u64, bytes: u64, out: bool) -> bool {
         let credit = s * per_s + ns / 1000 * per_s / 1_000_000 + (*rate).burst;
         let spent = if out { &raw mut (*rate).out } else { &raw mut (*rate).inward };
         let used = spent.read_volatile();
-        if used >= credit {
+        if used >= credit + if empty { OWED } else { 0 } {
             add(&raw mut (*rate).dropped, 1);
             count(counter::RATE_DROPPED, 1);
             return false;
         }
-        if credit - used > (*rate).burst {
+        if used + (*rate).burst < credit {
             // It was full: what would have overflowed is gone.
             spent.write_volatile(credit - (*rate).burst + bytes);
         } else {

@@ -147,43 +147,45 @@ impl Baseline {
         })
     }
 
+    /// How far it is, in one word.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match &self.state {
+            _ if self.too_large => "too-large",
+            State::Learning => "learning",
+            State::Active => "active",
+            State::Stale { .. } => "stale",
+        }
+    }
+
     /// As in a list.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let (state, because) = match &self.state {
-            _ if self.too_large => (
-                "too-large",
+        let because = match &self.state {
+            _ if self.too_large => {
                 "a set has no room for more members: what is new in it cannot be told; raise max_members or \
                  write rules"
-                    .to_owned(),
-            ),
-            State::Learning if self.needs_sessions() == 0 => (
-                "learning",
-                "not yet testable: something new comes too often for the budget of false findings".to_owned(),
-            ),
+                    .to_owned()
+            }
+            State::Learning if self.needs_sessions() == 0 => {
+                "not yet testable: something new comes too often for the budget of false findings".to_owned()
+            }
             State::Learning => {
                 let a_session = self.calls / u64::from(self.trials.max(1));
                 let calls = a_session.saturating_mul(self.needs_sessions());
-                (
-                    "learning",
-                    format!(
-                        "not yet testable: needs {} more sessions (about {calls} more calls)",
-                        self.needs_sessions()
-                    ),
+                format!(
+                    "not yet testable: needs {} more sessions (about {calls} more calls)",
+                    self.needs_sessions()
                 )
             }
-            State::Active => (
-                "active",
-                format!(
-                    "a session has a false finding with a chance of at most {:.1} % (95 % bound), {} allowed",
-                    self.bound * 100.0,
-                    percent(self.allowed)
-                ),
+            State::Active => format!(
+                "a session has a false finding with a chance of at most {:.1} % (95 % bound), {} allowed",
+                self.bound * 100.0,
+                percent(self.allowed)
             ),
-            State::Stale { predecessor } => (
-                "stale",
-                format!("another version or entry point: compared with {predecessor} until ratified"),
-            ),
+            State::Stale { predecessor } => {
+                format!("another version or entry point: compared with {predecessor} until ratified")
+            }
         };
         Summary {
             identity: self.key.to_string(),
@@ -192,7 +194,7 @@ impl Baseline {
             package: self.package.clone(),
             version: self.version.clone(),
             digest: self.key.digest.clone(),
-            state,
+            state: self.state(),
             because,
             ratified: self.ratified.as_ref().map(|(by, at)| Ratified { by: by.clone(), at: time(*at) }),
             sessions: self.trials,

@@ -13,7 +13,7 @@ use crate::{
     input::Digest,
     mcp::Frame,
     output::{ChannelState, Line, Output, Request, ServerEvent},
-    server::{Heard, Proof},
+    server::{Heard, Held, Proof},
     text,
     tree::Tree,
 };
@@ -80,9 +80,12 @@ impl Engine {
                 for frame in &frames {
                     if let Frame::Message(m) = frame
                         && let Some(server) = self.trees.get_mut(&id).and_then(|t| t.server.as_mut())
-                        && let Some(heard) = server.prove(m.line_hash)
+                        && let Some(Held { heard, reply }) = server.prove(m.line_hash)
                     {
                         server.on_request(heard, settle);
+                        if let Some((reply, at)) = reply {
+                            server.on_reply(&reply, at, settle);
+                        }
                     }
                 }
             }

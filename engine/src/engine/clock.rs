@@ -28,6 +28,7 @@ impl Engine {
         server.shown = Arc::new(shown);
         let mut context = (*server.context).clone();
         context.client.clone_from(&identity.client);
+        context.container.clone_from(&identity.container);
         server.context = Arc::new(context);
         server.identity = Some(identity.clone());
         if server.announced {

@@ -312,6 +312,7 @@ impl Engine {
             }
             Fact::Responded(outcome) => self.on_responded(outcome, out),
             Fact::Disarmed { disarmed } => Self::order_all(self.planner.disarm(*disarmed, self.now_ns), out),
+            Fact::Guarded { files, inside } => self.judge.guard(files, inside),
             Fact::Restore(stored) => self.judge.restore((**stored).clone()),
             Fact::Stop => self.on_stop(out),
             Fact::Coverage(coverage) => {

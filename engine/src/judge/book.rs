@@ -14,7 +14,8 @@ use crate::{
 const EFFECTS: usize = 16;
 /// A finding that nobody acknowledged is counted on for this long; then the same cause is a new one.
 const OPEN_NS: u64 = 24 * 3_600_000_000_000;
-/// Open findings; beyond that, causes of one kind share one.
+/// Open findings. Beyond that, the one that was quiet for longest is closed: if its cause comes again, it is a new finding. Nothing is hidden so,
+/// however many causes somebody makes.
 const MOST_OPEN: usize = 4096;
 
 /// What makes two findings one.
@@ -44,6 +45,8 @@ struct Open {
     finding: Finding,
     began_ns: u64,
     told: bool,
+    /// Key in the order of acts.
+    acted: u64,
 }
 
 /// Open findings.
@@ -51,19 +54,25 @@ struct Open {
 pub(super) struct Book {
     open: BTreeMap<Cause, Open>,
     changed: BTreeSet<Cause>,
+    /// The order in which causes acted last.
+    order: BTreeMap<u64, Cause>,
+    acts: u64,
+    /// Closed ones with something that was not told.
+    closed: Vec<Finding>,
 }
 
 impl Book {
     /// Enters a finding, or counts on the one that is open for its cause. Returns the cause.
     pub(super) fn enter(&mut self, draft: Draft) -> Cause {
-        let mut cause = (draft.identity.clone(), draft.place.clone(), draft.kind, draft.object.clone());
+        let cause = (draft.identity.clone(), draft.place.clone(), draft.kind, draft.object.clone());
         let now = draft.time.boot_ns;
-        if !self.open.contains_key(&cause) && self.open.len() >= MOST_OPEN {
-            cause.3 = "(more causes than can be told apart)".into();
-        }
         let expired = self.open.get(&cause).is_some_and(|o| now.saturating_sub(o.began_ns) > OPEN_NS);
         if expired {
-            self.open.remove(&cause);
+            self.retire(&cause);
+        }
+        while !self.open.contains_key(&cause) && self.open.len() >= MOST_OPEN {
+            let Some(quietest) = self.order.first_key_value().map(|(_, cause)| cause.clone()) else { break };
+            self.retire(&quietest);
         }
         if let Some(open) = self.open.get_mut(&cause) {
             let f = &mut open.finding;
@@ -73,6 +82,7 @@ impl Book {
                 f.sentence = draft.sentence;
             }
             add(&mut f.evidence, draft.evidence.effects);
+            self.acted(&cause);
         } else {
             let finding = Finding {
                 id: id(&cause, draft.time.utc),
@@ -92,7 +102,9 @@ impl Book {
                 taxonomy: draft.kind.taxonomy(),
                 permit: draft.permit,
             };
-            self.open.insert(cause.clone(), Open { finding, began_ns: now, told: false });
+            self.acts += 1;
+            self.order.insert(self.acts, cause.clone());
+            self.open.insert(cause.clone(), Open { finding, began_ns: now, told: false, acted: self.acts });
         }
         self.changed.insert(cause.clone());
         cause
@@ -104,6 +116,7 @@ impl Book {
             open.finding.count = open.finding.count.saturating_add(count);
             add(&mut open.finding.evidence, seen.into_iter().collect());
             self.changed.insert(cause.clone());
+            self.acted(cause);
         }
     }
 
@@ -159,6 +172,7 @@ impl Book {
 
     /// What has not been told: findings at once, their counts when `all`.
     pub(super) fn tell(&mut self, all: bool, mut tell: impl FnMut(Finding)) {
+        self.closed.drain(..).for_each(&mut tell);
         let mut later = BTreeSet::new();
         for cause in std::mem::take(&mut self.changed) {
             let Some(open) = self.open.get_mut(&cause) else {
@@ -177,14 +191,42 @@ impl Book {
 
     /// Anything that waits to be told.
     pub(super) fn waits(&self) -> bool {
-        !self.changed.is_empty()
+        !self.changed.is_empty() || !self.closed.is_empty()
     }
 
     /// A person has seen it: the next one of its cause is a new finding.
     pub(super) fn close(&mut self, id: &str) -> Option<Finding> {
         let cause = self.open.iter().find(|(_, o)| o.finding.id == id).map(|(c, _)| c.clone())?;
-        self.changed.remove(&cause);
-        self.open.remove(&cause).map(|o| o.finding)
+        self.remove(&cause).map(|o| o.finding)
+    }
+
+    /// It acted just now.
+    fn acted(&mut self, cause: &Cause) {
+        if let Some(open) = self.open.get_mut(cause)
+            && let Some(cause) = self.order.remove(&open.acted)
+        {
+            self.acts += 1;
+            open.acted = self.acts;
+            self.order.insert(self.acts, cause);
+        }
+    }
+
+    /// Closes one that nobody acknowledged; what was not told of it is told still.
+    fn retire(&mut self, cause: &Cause) {
+        let untold = self.changed.contains(cause);
+        if let Some(mut open) = self.remove(cause)
+            && untold
+        {
+            open.finding.revision += 1;
+            self.closed.push(open.finding);
+        }
+    }
+
+    fn remove(&mut self, cause: &Cause) -> Option<Open> {
+        self.changed.remove(cause);
+        let open = self.open.remove(cause)?;
+        self.order.remove(&open.acted);
+        Some(open)
     }
 
     /// Open findings.
@@ -213,3 +255,7 @@ fn id(cause: &Cause, utc: i64) -> String {
     h.update(&utc.to_le_bytes());
     h.finalize().to_hex()[..16].to_owned()
 }
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

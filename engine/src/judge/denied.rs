@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{
     Judge,
     effects::{Found, rests_on},
-    policy, words,
+    policy, tampering, words,
 };
 use crate::{
     act::{Access, Act},
@@ -30,7 +30,8 @@ pub(super) struct Denial<'a> {
 impl Denial<'_> {
     /// A signal to the agent, its memory, its files: told by the kernel programs under names that no system call has.
     fn is_against_agent(&self) -> bool {
-        self.family == Family::Dangerous && matches!(self.op, "signal" | "trace" | "alter")
+        self.family == Family::Dangerous
+            && matches!(self.op, "signal" | "trace" | "alter" | "move" | "limit" | "reach" | "mount over")
     }
 
     /// "The connect was denied in the kernel."
@@ -127,16 +128,11 @@ impl Judge {
         let kind = words::kind(dimension, name, &scopes);
         let start = format!("{}, server `{}` {}", words::when(&line.scope), line.server.name, denial.tried());
         if denial.is_against_agent() {
-            return Some(Found {
-                kind: Kind::Tampering,
-                severity: Kind::Tampering.severity(),
-                origin: Origin::Detector,
-                object: denial.object.to_owned(),
-                sentence: format!("{start}, which no server may. {}", denial.verdict()),
-                permit: String::new(),
-                baseline: None,
-                whole: false,
-            });
+            let verdict = if denial.dry_run { tampering::NOT_DENIED.into() } else { denial.verdict() };
+            return Some(tampering::tampered(
+                denial.object.to_owned(),
+                format!("{start}, which no server may. {verdict}"),
+            ));
         }
         if let (Verdict::Deny, Some(rule)) = (decision.verdict, decision.rule) {
             return Some(Found {

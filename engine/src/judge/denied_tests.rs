@@ -111,9 +111,15 @@ fn a_rule_that_denies_is_named() {
 
 #[test]
 fn whoever_goes_for_the_agent_is_told_as_such() {
-    for (op, object) in
-        [("signal", "the agent, signal 9"), ("trace", "the agent"), ("alter", "/var/lib/toolwarden")]
-    {
+    for (op, object) in [
+        ("signal", "the agent, signal 9"),
+        ("trace", "the agent"),
+        ("alter", "/var/lib/toolwarden"),
+        ("move", "the agent into another cgroup"),
+        ("limit", "the agent's resources"),
+        ("reach", "a link of the agent"),
+        ("mount over", "/var/lib/toolwarden"),
+    ] {
         // One judge tells of several acts of a kind in one finding.
         let f = denied(&mut judge(""), Family::Dangerous, op, object, false);
         assert_eq!((f.kind, f.object.as_str()), (Kind::Tampering, object));
@@ -122,6 +128,8 @@ fn whoever_goes_for_the_agent_is_told_as_such() {
             "{}",
             f.sentence
         );
+        let f = denied(&mut judge(""), Family::Dangerous, op, object, true);
+        assert!(f.kind == Kind::Tampering && f.sentence.contains("It was not denied"), "{}", f.sentence);
     }
 }
 

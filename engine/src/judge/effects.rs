@@ -49,6 +49,7 @@ impl Judge {
         }
         if self.config.rules {
             found.extend(preloaded(line));
+            found.extend(self.guarded.found(line));
         }
         if let Effect::Denied { family, op, object, dry_run, .. } = &*line.effect {
             found.extend(self.denied(line, &Denial { family: *family, op, object, dry_run: *dry_run }));
@@ -68,10 +69,13 @@ impl Judge {
             return;
         }
         let scopes = &*look.scopes;
+        // A call that nobody saw begin may be of any tool: no baseline is fit to judge it, but rules about all of them are.
+        let any = if scopes.is_empty() { policy::any_tool(&self.rules, &line.scope) } else { Vec::new() };
+        let ruled = if scopes.is_empty() { &any } else { scopes };
         let mut allowed = 0_u64;
         let (mut compare, mut exempts) = (self.config.baselines, true);
         if self.config.rules && !look.unruled {
-            let selected: Vec<_> = scopes.iter().map(|s| i.policy.of(&self.rules, &i.who, s)).collect();
+            let selected: Vec<_> = ruled.iter().map(|s| i.policy.of(&self.rules, &i.who, s)).collect();
             compare &= !selected.iter().any(|s| s.learned() == Learned::Ignore);
             exempts &= !selected.iter().all(|s| s.learned() == Learned::Only);
             let today = Day::of_utc_ns(line.time.utc);
@@ -90,7 +94,7 @@ impl Judge {
                 match (decision.verdict, decision.rule) {
                     (Verdict::Allow, _) => allowed |= 1 << n,
                     (Verdict::Deny, Some(rule)) => {
-                        let at = scopes.first().map(|s| policy::at(&i.who, s)).unwrap_or_default();
+                        let at = policy::at(&i.who, scopes.first().unwrap_or(&ScopeKey::Whole));
                         let object = object(&act);
                         let sentence = format!(
                             "{}, server `{}` {}, which rule `{}` ({}) forbids.",
@@ -108,7 +112,7 @@ impl Judge {
                             sentence,
                             permit: rules::permit(rule.kind, &at, &act),
                             baseline: None,
-                            whole: false,
+                            whole: scopes.is_empty(),
                         });
                     }
                     _ => {}
@@ -236,6 +240,8 @@ impl Judge {
             if let Some(p) = i.pending(&line.scope)
                 && let Some((.., cause)) =
                     p.causes.iter().find(|(kind, severity, c)| same(*kind, c) && *severity >= f.severity)
+                // Who was closed meanwhile does not count.
+                && self.book.get(cause).is_some()
             {
                 let cause = cause.clone();
                 self.book.count(&cause, Some(seen), line.count);

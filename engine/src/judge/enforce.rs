@@ -14,6 +14,7 @@ use crate::{
         Change, Family, Given, Policy, backtest,
         backtest::WouldDeny,
         compile,
+        exposure::{self, Exposure, Meter},
         view::{self, Expected, Shown},
     },
     rules::{Who, units::Day},
@@ -301,5 +302,21 @@ impl Judge {
             Expected { sessions, denied, at_most: risk::upper(denied, sessions) }
         });
         Ok(shown)
+    }
+
+    /// How far the rights of the policy that is in force were open.
+    ///
+    /// # Errors
+    /// When there is none, or more than one that the name may mean.
+    pub fn exposure(&self, name: &str, meter: &Meter) -> Result<Exposure, String> {
+        let key = self.find(name)?;
+        let policy = self.enforcement.loaded.get(&key.to_string());
+        let none = || {
+            format!(
+                "no policy of {key} is in force, so no right is counted: `toolwarden mode {} enforce`",
+                key.name
+            )
+        };
+        policy.map(|policy| exposure::exposure(policy, meter)).ok_or_else(none)
     }
 }

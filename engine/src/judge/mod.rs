@@ -16,6 +16,7 @@
 //! - `book`: findings, one for each cause
 //! - `commands`: what people decide
 //! - [`export`](mod@export): a baseline as a rule file
+//! - `tampering`: what is done to the agent
 //! - `words`: sentences
 
 mod asked;
@@ -31,6 +32,7 @@ mod enforce;
 pub mod export;
 mod instance;
 mod policy;
+mod tampering;
 mod words;
 
 use std::{
@@ -97,9 +99,15 @@ pub struct Judge {
     enforcement: Enforcement,
     /// What each hook did when it was last told of.
     hooks: BTreeMap<String, CoverageState>,
+    guarded: tampering::Guarded,
 }
 
 impl Judge {
+    /// It became known what of the agent's no server may change.
+    pub(crate) fn guard(&mut self, files: &[String], inside: &[String]) {
+        self.guarded = tampering::Guarded::new(files, inside);
+    }
+
     /// It became known who a server is; its line follows.
     pub(crate) fn identify(&mut self, server: String, identity: &Identity) {
         self.identities.insert(server, identity.clone());

@@ -1,12 +1,13 @@
 //! What rules say about a running server, scope by scope.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use foldhash::HashMap;
 
 use crate::{
     act::Act,
     baseline::ScopeKey,
+    output::{Scope, ScopeKind},
     rules::{Decision, RuleSet, Selected, Verdict, Where, Who, units::Day},
 };
 
@@ -52,6 +53,21 @@ pub(super) fn at(who: &Who, scope: &ScopeKey) -> Who {
         ScopeKey::Tool(tool) => Where::Tool(tool.clone()),
     };
     Who { scope, ..who.clone() }
+}
+
+/// Scopes that stand for every tool that an act may be of when a call may be in flight that nobody saw begin: the other candidates, a
+/// tool that no rule speaks of, and one for each pattern of tools in the rules (its text matches itself).
+pub(super) fn any_tool(rules: &RuleSet, scope: &Scope) -> Vec<ScopeKey> {
+    let known = scope.candidates.iter().filter_map(|c| match c.kind {
+        ScopeKind::Startup => Some(ScopeKey::Startup),
+        ScopeKind::Ambient => Some(ScopeKey::Ambient),
+        _ => c.tool.clone().map(ScopeKey::Tool),
+    });
+    let patterns = rules.rules().iter().flat_map(|rule| &rule.written.matches.tool);
+    let named = patterns.map(|text| &text.value).filter(|text| !text.starts_with('@')).cloned();
+    let tools = named.chain([String::new()]).map(ScopeKey::Tool);
+    let all: BTreeSet<ScopeKey> = known.chain(tools).collect();
+    all.into_iter().collect()
 }
 
 /// An act that may belong to several scopes is permitted when one of them permits it, and forbidden only

@@ -23,10 +23,12 @@
 //! - [`compile`](fn@compile): from a baseline and rules, with what cannot be said
 //! - `permits`: the reference
 //! - [`backtest`]: what a policy would have denied
+//! - [`exposure`]: how long rights were open
 //! - [`view`]: what people are shown
 
 pub mod backtest;
 mod compile;
+pub mod exposure;
 mod permits;
 #[cfg(test)]
 mod tests;

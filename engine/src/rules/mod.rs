@@ -43,7 +43,7 @@ pub use case::{TestResult, run_tests};
 pub use explain::explain;
 pub use limits::{Exceeded, Metric};
 pub use lint::lint;
-pub use names::escape;
+pub use names::{NameGlob, escape};
 pub use own::own_path;
 pub use packs::packs;
 pub use parse::{MAX_FILE, parse};

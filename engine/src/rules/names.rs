@@ -19,10 +19,14 @@ pub(super) enum Token {
 
 /// Any text may stand for `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NameGlob(pub(super) Vec<Box<[Token]>>);
+pub struct NameGlob(pub(super) Vec<Box<[Token]>>);
 
 impl NameGlob {
-    pub(super) fn parse(text: &str) -> Result<Self, Reason> {
+    /// Reads it, or says what is wrong with it.
+    ///
+    /// # Errors
+    /// It is no pattern.
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the pattern is empty".into());
         }
@@ -35,7 +39,9 @@ impl NameGlob {
         Self::parse(&text.to_ascii_lowercase())
     }
 
-    pub(super) fn matches(&self, text: &str) -> bool {
+    /// Whether it stands for this name.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
         self.0.iter().any(|t| wild(t, text.as_bytes(), false))
     }
 

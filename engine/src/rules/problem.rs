@@ -42,7 +42,8 @@ pub struct Problem {
 
 impl Problem {
     /// An error at a place of a file with this text.
-    pub(super) fn error(file: &str, text: &str, at: At, message: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn error(file: &str, text: &str, at: At, message: impl Into<String>) -> Self {
         let source = (at.line as usize).checked_sub(1).and_then(|n| text.lines().nth(n));
         Self {
             level: Level::Error,
@@ -56,12 +57,16 @@ impl Problem {
         }
     }
 
-    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    /// Says what to do.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    pub(super) fn maybe(mut self, remedy: Option<String>) -> Self {
+    /// Says what to do, if that is known.
+    #[must_use]
+    pub fn maybe(mut self, remedy: Option<String>) -> Self {
         self.remedy = remedy.or(self.remedy);
         self
     }
@@ -147,7 +152,7 @@ pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// "did you mean" as a remedy.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     closest(word, candidates).map(|c| format!("did you mean `{c}`?"))
 }
 

@@ -221,7 +221,17 @@ fn forged_lines_open_no_call_and_proved_ones_do() {
     w.call(3, "real");
     w.client_writes(&call_line(3, "real"));
     certain_call(&w.open(ROOT, "x"), 3);
+    w.reply(3);
+    w.close();
+    // Even after the reply.
+    w.call(4, "real");
+    w.reply(4);
+    w.client_writes(&call_line(4, "real"));
+    w.close();
     assert!(w.calls().iter().all(|c| c.scope.tool.as_deref() == Some("real")));
+    let ended: Vec<_> =
+        w.calls().iter().map(|c| (c.scope.call.as_ref().map(|r| r.request_id.clone()), c.status)).collect();
+    assert_eq!(ended, [2, 3, 4].map(|id| (Some(id.into()), CallStatus::Ok)));
 }
 
 #[test]

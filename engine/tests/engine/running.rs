@@ -2,7 +2,12 @@
 //! run already".
 
 use crate::common::{ROOT, TREE, World, call_line};
-use engine::output::{Certainty, Request, Scope, ScopeKind};
+use engine::{
+    finding::Kind,
+    input::Fact,
+    judge::{Command, RuleText},
+    output::{Certainty, Line, Request, Scope, ScopeKind},
+};
 
 fn candidates(scope: &Scope) -> Vec<String> {
     assert_eq!((scope.kind, scope.certainty), (ScopeKind::Ambiguous, Certainty::Ambiguous), "{scope:?}");
@@ -183,4 +188,30 @@ fn a_server_that_began_while_no_agent_ran_says_so() {
     w.wait(600);
     let startup = w.servers()[0].startup;
     assert!(startup.pre_existing && startup.unwatched, "{startup:?}");
+}
+
+/// A restart of the agent is no holiday from rules that hold whichever tool it is.
+#[test]
+fn what_is_forbidden_to_every_tool_is_found_while_the_tool_is_not_known() {
+    const DENY: &str = "rules:\n  - id: no-keys\n    deny: {files: {read: ['/keys/**']}}\n";
+    const PERMIT: &str =
+        "rules:\n  - id: p\n    match: {tool: 'key_*'}\n    allow: {files: {read: ['/keys/a']}}\n";
+    // The kernel tells names from the file upwards.
+    let found = |shipped: &str, own: &str, path: &str| {
+        let mut w = World::running();
+        let file =
+            |text: &str, shipped| RuleText { name: format!("{shipped}.yaml"), text: text.into(), shipped };
+        w.fact(&Fact::Command(Command::Rules { files: vec![file(shipped, true), file(own, false)] }));
+        w.call(7, "read");
+        w.identify();
+        assert_eq!(candidates(&w.open(ROOT, path)), ["read", "UnknownStart"]);
+        w.lines().filter(|l| matches!(l, Line::Finding(f) if f.kind == Kind::RuleHit)).count()
+    };
+    assert_eq!(found(DENY, "rules: []", "a/keys"), 1);
+    assert_eq!(found(DENY, "rules: []", "other"), 0);
+    // It may have been the tool that may.
+    assert_eq!(found(DENY, PERMIT, "a/keys"), 0);
+    assert_eq!(found(DENY, PERMIT, "b/keys"), 1);
+    let one = "rules:\n  - id: not-read\n    match: {tool: read}\n    deny: {files: {read: ['/keys/**']}}\n";
+    assert_eq!(found("rules: []", one, "a/keys"), 0);
 }

@@ -2,16 +2,38 @@
 //! `acts`; the reply is a JSON list of results, `ok` or the name of an error.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{fd::AsRawFd as _, unix::net::UnixStream},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use e2e::{local, raw_server, sys, uring::Ring};
 use serde_json::{Value, json};
+
+/// Of the numbers that a test shares with it: when it ran last, and when it began to act, ns since boot.
+const RAN: usize = 0;
+const ACTED: usize = 1;
+
+/// Who has acted goes on for so long.
+const SPINS_NS: u64 = 2_000_000_000;
+
+/// Says all the time that it runs.
+fn spin(at: &[AtomicU64; 8], until: u64) {
+    loop {
+        let now = sys::boot_ns();
+        at[RAN].fetch_max(now, Ordering::Relaxed);
+        if now > until {
+            return;
+        }
+    }
+}
 
 type Results = Arc<Mutex<Vec<String>>>;
 
@@ -128,6 +150,13 @@ fn act(state: &mut State, a: &Value) -> io::Result<String> {
         "fastopen" => ok(sys::fast_open(to(a)?, b"fast open")),
         "uring" => ok(sys::tcp().and_then(|s| Ring::new()?.connect(s.as_raw_fd(), to(a)?))),
         "raw" => ok(sys::raw_icmp(to(a)?.ip())),
+        "create" => {
+            let first = a["first"].as_u64().unwrap_or(0);
+            for n in first..first + a["count"].as_u64().unwrap_or(1) {
+                std::fs::File::create(format!("{}/{n}", text(a, "dir")?))?;
+            }
+            Ok("ok".into())
+        }
         "hold" => {
             state.streams.insert(text(a, "as")?.to_owned(), connect(to(a)?)?);
             Ok("ok".into())
@@ -188,6 +217,52 @@ fn act(state: &mut State, a: &Value) -> io::Result<String> {
                 thread.join().map_err(|_panic| io::Error::other("a thread panicked"))?;
             }
             Ok(std::mem::take(&mut *state.later.lock().unwrap_or_else(PoisonError::into_inner)).join(","))
+        }
+        "drain" => {
+            // The name of the stream that is read, and for how long; gives how many bytes came.
+            let stream = state.streams.get_mut(text(a, "as")?).ok_or_else(|| io::Error::other("none"))?;
+            stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+            let end = Instant::now() + Duration::from_millis(a["ms"].as_u64().unwrap_or(0));
+            let (mut buffer, mut got) = (vec![0; 1 << 16], 0);
+            while Instant::now() < end {
+                match stream.read(&mut buffer) {
+                    Ok(n) => got += n,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(got.to_string())
+        }
+        "pour" => {
+            let mut stream = state.streams.remove(text(a, "as")?).ok_or_else(|| io::Error::other("none"))?;
+            std::thread::spawn(move || while stream.write_all(&[7; 1 << 14]).is_ok() {});
+            Ok("ok".into())
+        }
+        "spin" => {
+            let at = sys::shared(Path::new(text(a, "file")?))?;
+            std::thread::spawn(move || spin(at, u64::MAX));
+            Ok("ok".into())
+        }
+        "marked" => {
+            let at = sys::shared(Path::new(text(a, "file")?))?;
+            let now = sys::boot_ns();
+            at[ACTED].store(now, Ordering::Relaxed);
+            let result = act(state, &a["act"]);
+            spin(at, now + SPINS_NS);
+            result
+        }
+        "many" => {
+            // So often, or for so long.
+            let times = a["times"].as_u64().unwrap_or(if a["ms"].is_null() { 1 } else { u64::MAX });
+            let end = a["ms"].as_u64().map(|ms| Instant::now() + Duration::from_millis(ms));
+            let mut results: BTreeMap<String, u64> = BTreeMap::new();
+            for _ in 0..times {
+                if end.is_some_and(|end| Instant::now() > end) {
+                    break;
+                }
+                *results.entry(named(act(state, &a["act"]))).or_default() += 1;
+            }
+            Ok(format!("{results:?}"))
         }
         "sleep" => {
             std::thread::sleep(Duration::from_millis(a["ms"].as_u64().unwrap_or(0)));

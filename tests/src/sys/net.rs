@@ -3,8 +3,8 @@
 use std::{
     io,
     mem::size_of,
-    net::{IpAddr, SocketAddr},
-    os::fd::{OwnedFd, RawFd},
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
 };
 
 use super::{
@@ -48,6 +48,38 @@ pub fn fast_open(to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
 pub fn raw_icmp(to: IpAddr) -> io::Result<()> {
     let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)?;
     send_to(&socket, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0], &sockaddr(SocketAddr::new(to, 0)), 0)
+}
+
+/// Nothing that comes to it is heard, until it is not deaf any more: its peer sends again and again.
+///
+/// # Errors
+/// errno.
+pub fn deaf(socket: &TcpStream, deaf: bool) -> io::Result<()> {
+    // BPF_RET | BPF_K: nothing is kept.
+    let mut nothing = libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 };
+    let filter = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    let option = if deaf { libc::SO_ATTACH_FILTER } else { libc::SO_DETACH_FILTER };
+    let (at, size) = ((&raw const filter).cast(), size_of_val(&filter) as libc::socklen_t);
+    // SAFETY: a live program of one instruction; to detach one, its value is not looked at.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, at, size) };
+    check(i64::from(done)).map(drop)
+}
+
+/// How many packets to it were dropped.
+///
+/// # Errors
+/// errno.
+pub fn dropped(socket: &TcpStream) -> io::Result<u32> {
+    /// SO_MEMINFO, and the place of the drops in what it gives (SK_MEMINFO_DROPS).
+    const OPTION: libc::c_int = 55;
+    const DROPS: usize = 8;
+    let mut numbers = [0u32; 9];
+    let mut size = size_of_val(&numbers) as libc::socklen_t;
+    let at = (&raw mut numbers).cast();
+    // SAFETY: room for as many bytes as are said.
+    let done = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, OPTION, at, &raw mut size) };
+    check(i64::from(done))?;
+    Ok(numbers[DROPS])
 }
 
 /// Room for one descriptor, aligned as control messages are.

@@ -43,6 +43,21 @@ pub fn kill(pid: u32, signal: c_int) -> io::Result<()> {
     check(c_long::from(unsafe { libc::kill(pid as c_int, signal) })).map(drop)
 }
 
+/// Gives a process the limit of core files that it has.
+///
+/// # Errors
+/// errno.
+pub fn same_limit(pid: u32) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let of = pid as c_int;
+    // SAFETY: the pointers are to a live object, or null.
+    unsafe {
+        check(c_long::from(libc::prlimit(of, libc::RLIMIT_CORE, std::ptr::null(), &raw mut limit)))?;
+        check(c_long::from(libc::prlimit(of, libc::RLIMIT_CORE, &raw const limit, std::ptr::null_mut())))
+            .map(drop)
+    }
+}
+
 /// Programs that this process executes cannot have a capability any more.
 ///
 /// # Errors

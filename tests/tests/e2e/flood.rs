@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
-    agent::Agent,
+    agent::{self, Agent},
     client::{Client, Manner},
     scenario::program,
 };
@@ -85,7 +85,7 @@ fn flood() -> Result<()> {
         adding.lock().unwrap_or_else(PoisonError::into_inner).add(text);
         false
     })?;
-    agent.warm()?;
+    agent::warm()?;
     let dir = tempfile::tempdir()?;
     // Made here, so that the tree does nothing but flood.
     for n in 0..4096 {

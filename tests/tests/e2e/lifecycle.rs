@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use e2e::{
     agent::Agent,
     client::{Client, Manner},
-    pace::{fewer, patient_ms, slowness},
+    pace::{fewer, patient_ms},
     scenario::{Oracle, program},
     sys,
     world::World,
@@ -72,9 +72,10 @@ fn lifecycle() -> Result<()> {
             starts[n]
         );
     }
-    // The others include what else the machine was doing. An emulated processor's speed says nothing.
+    // How fast it is depends on the machine, whose verifier does most of the work: it is told. This is far beyond what any had.
     let fastest = starts.iter().min().copied().unwrap_or_default();
-    ensure!(slowness() > 1 || fastest < Duration::from_millis(500), "fastest start {fastest:?}");
+    println!("fastest start {fastest:?}");
+    ensure!(fastest < patient_ms(3000), "fastest start {fastest:?}");
     Ok(())
 }
 

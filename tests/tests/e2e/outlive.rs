@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 
 use super::{
     doctor::detach,
+    lsm,
     place::{Place, SECOND, said, soon},
 };
 
@@ -134,9 +135,12 @@ fn layouts(place: &Place) -> Vec<PathBuf> {
 }
 
 pub(crate) fn server() -> Result<Client> {
-    let client = Client::start(Command::new(program("contained")?), Manner::default())?;
+    let mut client = Client::start(Command::new(program("contained")?), Manner::default())?;
     // The agent binds a tree when it reads of its exec: on a loaded machine not at once.
     thread::sleep(patient_ms(500));
+    // Where lines begin is not known before one has passed: the rights of the call that it is part of end later than those of others.
+    hurried(&mut client, "other", &json!({"do": "sleep", "ms": 1}))?;
+    thread::sleep(patient_ms(200));
     Ok(client)
 }
 
@@ -294,6 +298,8 @@ fn not_one_act_is_let_through_while_agents_come_and_go() -> Result<()> {
 fn a_stop_may_leave_behind_what_is_denied() -> Result<()> {
     let site = Site::new()?;
     let mut agent = site.start(&["--keep-enforcing"])?;
+    // What BPF LSM denies is pinned where it is at work.
+    let links = if lsm::is_alive(&agent)? { 14 + lsm::PROGRAMS } else { 14 };
     let mut client = server()?;
     soon("it is held", || Ok((call(&mut client, "other", &site.act(ALLOWED))? == "EPERM").then_some(())))?;
     let map = site.map()?;
@@ -304,7 +310,7 @@ fn a_stop_may_leave_behind_what_is_denied() -> Result<()> {
     doctor.args(["doctor", "--format", "json", "--pin-dir", &dir]);
     let told = said(doctor)?;
     let told: Value = serde_json::from_str(&told.out).with_context(|| told.err)?;
-    ensure!(told.to_string().contains(": 14 links, 22 maps"), "{told:#}");
+    ensure!(told.to_string().contains(&format!(": {links} links, 25 maps")), "{told:#}");
     let mut agent = site.start(&[])?;
     holds(&mut client, &site, "with the next agent")?;
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.errors());

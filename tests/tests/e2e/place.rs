@@ -1,6 +1,7 @@
 //! A place for an agent with state, rules and a control socket, and its verbs.
 
 use std::{
+    ffi::OsStr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
     agent::{self, Agent},
+    client::{Client, Manner},
     pace::patient,
     person::person,
 };
@@ -98,6 +100,13 @@ impl Place {
         said(self.command(args))
     }
 
+    /// Of verbs that ask no agent.
+    pub(crate) fn ask_alone(&self, args: &[&str]) -> Result<Said> {
+        let mut command = Command::new(&self.exe);
+        command.args(args).stdin(Stdio::null());
+        said(command)
+    }
+
     /// As somebody whom no MCP client started: its parent has gone.
     pub(crate) fn person(&self, args: &[&str]) -> Result<Said> {
         let done = person(&self.command(args))?;
@@ -126,14 +135,44 @@ pub(crate) fn said(mut command: Command) -> Result<Said> {
     Ok(Said { code: done.status.code().unwrap_or(-1), out: text(&done.stdout), err: text(&done.stderr) })
 }
 
+/// A server that is a shell. `calls` are branches of a `case` that looks at the line of a call: they do something, `$@` are `args`.
+pub(crate) fn shell(calls: &str, args: &[&OsStr]) -> Result<Client> {
+    shell_in("", calls, args)
+}
+
+/// The same, after `first`.
+pub(crate) fn shell_in(first: &str, calls: &str, args: &[&OsStr]) -> Result<Client> {
+    const SCRIPT: &str = r#"
+while read -r line; do
+  id=$(printf '%s' "$line" | sed -n 's/.*"id":\(-\{0,1\}[0-9]*\).*/\1/p')
+  r='{"content":[{"type":"text","text":"done"}]}'
+  case "$line" in
+    *'"initialize"'*) r='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"shell","version":"1"}}';;
+    CALLS
+    *) continue;;
+  esac
+  printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$r"
+done
+"#;
+    let script = format!("{first}{}", SCRIPT.replace("CALLS", calls));
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "shell"]).args(args);
+    Client::start(command, Manner::default())
+}
+
 /// Until `f` is content.
-pub(crate) fn soon<T>(what: &str, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let end = Instant::now() + patient(5 * SECOND);
+pub(crate) fn soon<T>(what: &str, f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    within(5 * SECOND, what, f)
+}
+
+/// The same, of what may take longer.
+pub(crate) fn within<T>(limit: Duration, what: &str, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + patient(limit);
     loop {
         if let Some(found) = f()? {
             return Ok(found);
         }
-        ensure!(Instant::now() < end, "{what}: not within 5 s");
+        ensure!(Instant::now() < end, "{what}: not within {limit:?}");
         thread::sleep(Duration::from_millis(50));
     }
 }

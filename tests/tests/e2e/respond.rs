@@ -342,7 +342,7 @@ fn percentile(times: &mut [u64], p: usize) -> f64 {
 /// that has effect, is printed: `E2E_ROUNDS=200` measures it. A busy host makes it slower without end, so no limit is set.
 #[test]
 fn every_response_is_carried_out() -> Result<()> {
-    let rounds = std::env::var("E2E_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(30);
+    let rounds = e2e::pace::rounds(30);
     let place = Place::new()?;
     let agent = place.start()?;
     let mut person = Operator::new(&place)?;

@@ -53,6 +53,12 @@ pub(crate) fn known(place: &Place, pid: u32) -> Result<Value> {
     })
 }
 
+/// Whether one server of that name, and no more, is held to its policy.
+pub(crate) fn is_held(place: &Place, name: &str) -> Result<bool> {
+    let told = place.ask(&["policy", "exposure", name, "--format", "json"])?;
+    Ok(told.code == 0 && told.json()?["held"] == 1)
+}
+
 fn denial(agent: &Agent, object: &str) -> Result<Finding> {
     let about = |f: &Finding| f.object.starts_with(object) && f.sentence.contains("denied in the kernel");
     let told = |p: &e2e::agent::Printed| match &p.line {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
     guest::{BEGINS, ENDED},
@@ -23,14 +23,21 @@ use crate::{
 /// A guest that says nothing for so long hangs. The longest test sleeps for a minute.
 const SILENCE: Duration = Duration::from_secs(300);
 
+/// Lines of a failed test that are shown. The reason comes first.
+const SAID: usize = 40;
+
 /// How a guest's program ended, and what it said on the way.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) code: i32,
     pub(super) passed: usize,
     pub(super) failed: Vec<String>,
+    /// What the failed tests said, at most [`SAID`] lines of each.
+    pub(super) said: Vec<String>,
     /// The test that runs.
     test: String,
+    /// Lines of a failed test that may still be taken.
+    wanted: usize,
     /// Verified instructions by BPF program.
     pub(super) insns: BTreeMap<String, u32>,
     /// What the guest said of itself, where systemd runs it.
@@ -38,26 +45,27 @@ pub(super) struct Outcome {
     pub(super) took: Duration,
 }
 
-/// Boots, and once more when the guest did not come to its end.
-pub(super) fn run(steps: &Steps, machine: &Machine, dir: &Path) -> Result<Outcome> {
+/// Boots, and once more when the guest did not come to its end. `name`: others may run beside it.
+pub(super) fn run(steps: &Steps, machine: &Machine, name: &str, dir: &Path) -> Result<Outcome> {
     let log = dir.join("output.log");
-    match once(steps, machine, &log) {
+    match once(steps, machine, name, &log) {
         Ok(outcome) => Ok(outcome),
         Err(e) => {
-            steps.note(format_args!("{e:#}; once more"));
+            steps.note(format_args!("{name}: {e:#}; once more"));
             fs::rename(&machine.console, dir.join("console.first.log"))?;
             fs::rename(&log, dir.join("output.first.log"))?;
-            once(steps, machine, &log)
+            once(steps, machine, name, &log)
         }
     }
 }
 
-fn once(steps: &Steps, machine: &Machine, log: &Path) -> Result<Outcome> {
+fn once(steps: &Steps, machine: &Machine, name: &str, log: &Path) -> Result<Outcome> {
     let started = Instant::now();
     let mut output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let running = machine.start()?;
     let mut outcome = Outcome::default();
     let mut last = started;
+    let mut boots = 0;
     loop {
         let line = match running.lines.recv_timeout(SILENCE) {
             Ok(line) => line,
@@ -70,17 +78,21 @@ fn once(steps: &Steps, machine: &Machine, log: &Path) -> Result<Outcome> {
             }
         };
         writeln!(output, "{line}")?;
-        if line == BEGINS {
-            steps.note(format_args!("booted in {}", seconds(started.elapsed())));
+        // What it said last before a restart may stand on the same line.
+        if line.ends_with(BEGINS) {
+            boots += 1;
+            // A test may restart it once; more is a kernel that panics.
+            ensure!(boots <= 2, "the guest boots again and again: see {}", machine.console.display());
+            steps.note(format_args!("{name}: booted in {}", seconds(started.elapsed())));
             last = Instant::now();
         } else if outcome.state.take(&line) {
-            steps.note(&line);
+            steps.note(format_args!("{name}: {line}"));
         } else if let Some(code) = line.strip_prefix(ENDED) {
             outcome.code = code.parse().with_context(|| format!("the guest's {line}"))?;
             outcome.took = started.elapsed();
             return Ok(outcome);
         } else if let Some(said) = outcome.take(&line) {
-            steps.note(format_args!("{said} ({})", seconds(last.elapsed())));
+            steps.note(format_args!("{name}: {said} ({})", seconds(last.elapsed())));
             last = Instant::now();
         }
     }
@@ -93,6 +105,17 @@ impl Outcome {
             if let Ok(count) = count.parse() {
                 self.insns.insert(name.to_owned(), count);
             }
+            return None;
+        }
+        // When all have run: what each said, and the names of those that failed.
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.wanted = if self.failed.iter().any(|failed| failed == name) { SAID } else { 0 };
+        } else if line == "failures:" || line == "successes:" {
+            self.wanted = 0;
+        }
+        if self.wanted > 0 {
+            self.wanted -= 1;
+            self.said.push(line.to_owned());
             return None;
         }
         let begun = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
@@ -131,5 +154,18 @@ mod tests {
         assert_eq!(outcome.take("ok"), None);
         assert_eq!((outcome.passed, outcome.failed.as_slice()), (1, ["a::c".to_owned()].as_slice()));
         assert_eq!(outcome.insns.get("sys_exit"), Some(&1234));
+    }
+
+    #[test]
+    fn the_reason_of_a_failure_is_kept() {
+        let mut outcome = Outcome::default();
+        let told = "test a ... ok\ntest b ... FAILED\n\nsuccesses:\n\n---- a stdout ----\nall is well\n\n\
+            successes:\n    a\n\nfailures:\n\n---- b stdout ----\nError: late\n\n\nfailures:\n    b";
+        for line in told.lines() {
+            outcome.take(line);
+        }
+        let said: Vec<_> = outcome.said.iter().filter(|line| !line.is_empty()).collect();
+        assert_eq!(said, ["---- b stdout ----", "Error: late"]);
+        assert_eq!((outcome.passed, outcome.failed.len()), (1, 1));
     }
 }

@@ -17,13 +17,15 @@ pub(super) const BEGINS: &str = "toolwarden-vm: begins";
 pub(super) const APPEND: &str = "cgroup_no_v1=all lsm=landlock,lockdown,yama,integrity,apparmor,bpf loglevel=4 \
      systemd.mask=serial-getty@ttyS0.service systemd.mask=getty.target";
 
+/// Path in the guest, without the first slash, and content.
+pub(super) type File = (String, Vec<u8>);
+
 /// What a guest does.
 pub(super) struct Job {
     /// Path in the guest.
     pub(super) program: String,
     pub(super) args: Vec<String>,
-    /// Path in the guest, without the first slash, and content.
-    pub(super) files: Vec<(String, Vec<u8>)>,
+    pub(super) files: Vec<File>,
 }
 
 /// What process 1 of a guest is.

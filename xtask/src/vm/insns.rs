@@ -3,22 +3,23 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::kernels::Kernel;
 use crate::{steps::Steps, workspace::Workspace};
 
 const HEAD: &str =
     "# Instructions that the verifier of each kernel looks at, by BPF program. Kernels before 5.16
-# do not tell. Written by `cargo xtask vm --all --update`; a run tells differences, and fails when
-# a program has grown by more than a quarter.
+# do not tell: 0 stands for a program that loads there. Written by
+# `cargo xtask vm --all --update -- hooks::`; a run tells differences, and fails when a program has
+# grown by more than a quarter, or is not in the table, or is and was not loaded.
 ";
 
 /// The table.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Insns {
     kernels: BTreeMap<String, BTreeMap<String, u32>>,
-    grown: Vec<String>,
+    bad: Vec<String>,
 }
 
 fn file(workspace: &Workspace) -> PathBuf {
@@ -37,7 +38,7 @@ impl Insns {
         fs::write(&file, self.text()).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Compares what a run found; with `update`, takes it over.
+    /// Compares what a run found, and says how it differs; with `update`, takes it over.
     pub(super) fn tell(
         &mut self,
         steps: &Steps,
@@ -47,34 +48,50 @@ impl Insns {
     ) {
         let name = kernel.name();
         if found.is_empty() {
-            return steps.note("this run tells no instruction counts");
+            return steps.note(format_args!("{name}: this run tells no instruction counts"));
         }
-        let known = self.kernels.entry(name.to_owned()).or_default();
-        let mut differ = 0;
+        let differences = self.compare(name, found, update);
+        for difference in &differences {
+            steps.note(format_args!("{name}: {difference}"));
+        }
+        let (programs, differ) = (found.len(), differences.len());
+        steps.note(format_args!("{name}: {programs} programs, {differ} verified otherwise than before"));
+    }
+
+    fn compare(&mut self, kernel: &str, found: &BTreeMap<String, u32>, update: bool) -> Vec<String> {
+        let known = self.kernels.entry(kernel.to_owned()).or_default();
+        let mut differences = Vec::new();
         for program in known.keys().chain(found.keys().filter(|p| !known.contains_key(*p))) {
             let (old, new) = (known.get(program), found.get(program));
             if old == new {
                 continue;
             }
-            differ += 1;
             let shown = |n: Option<&u32>| n.map_or("none".to_owned(), u32::to_string);
-            steps.note(format_args!("{program}: {} instructions, before {}", shown(new), shown(old)));
-            if let (Some(old), Some(new)) = (old, new)
-                && *new > old + old / 4
-                && !update
-            {
-                self.grown.push(format!("{program} on {name} from {old} to {new}"));
-            }
+            differences.push(format!("{program}: {} instructions, before {}", shown(new), shown(old)));
+            let bad = match (old, new) {
+                _ if update => continue,
+                (Some(old), Some(new)) if *new > old + old / 4 => format!("from {old} to {new}"),
+                (Some(_), Some(_)) => continue,
+                (None, _) => "not in the table".to_owned(),
+                (Some(_), None) => "in the table, and not loaded".to_owned(),
+            };
+            self.bad.push(format!("{program} on {kernel}: {bad}"));
         }
-        steps.note(format_args!("{} programs, {differ} verified otherwise than before", found.len()));
         if update {
             known.clone_from(found);
         }
+        differences
     }
 
-    /// Programs that have grown by more than a quarter.
-    pub(super) fn grown(&self) -> &[String] {
-        &self.grown
+    /// Whether the table knows all programs, and none has grown by more than a quarter.
+    pub(super) fn check(&self) -> Result<()> {
+        ensure!(
+            self.bad.is_empty(),
+            "what verifiers look at is not as tests/kernels/insns.toml has it (`cargo xtask vm --all --update -- \
+             hooks::` writes it): {}",
+            self.bad.join(", ")
+        );
+        Ok(())
     }
 
     fn text(&self) -> String {
@@ -112,9 +129,30 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let programs = BTreeMap::from([("exec".to_owned(), 5), ("sys_exit".to_owned(), 9)]);
-        let insns = Insns { kernels: BTreeMap::from([("6.1".to_owned(), programs)]), grown: vec![] };
+        let insns = Insns { kernels: BTreeMap::from([("6.1".to_owned(), programs)]), bad: vec![] };
         assert_eq!(Insns::parse(&insns.text()).expect("our own text"), insns);
         assert!(Insns::parse("exec = 5").is_err());
         assert!(Insns::parse("[\"6.1\"]\nexec = many").is_err());
+    }
+
+    #[test]
+    fn what_is_bad_fails_and_an_update_takes_it_over() {
+        let table = |text: &str| Insns::parse(&format!("[\"6.1\"]\n{text}")).expect("a table");
+        let known = || table("a = 100\nb = 100\nc = 0");
+        let found = |text| table(text).kernels.remove("6.1").expect("the kernel");
+        for (text, differ, good) in [
+            ("a = 100\nb = 100\nc = 0", 0, true),
+            ("a = 125\nb = 1\nc = 0", 2, true),
+            ("a = 126\nb = 100\nc = 0", 1, false),
+            ("a = 100\nb = 100", 1, false),
+            ("a = 100\nb = 100\nc = 0\nd = 1", 1, false),
+        ] {
+            let mut insns = known();
+            assert_eq!(insns.compare("6.1", &found(text), false).len(), differ, "{text}");
+            assert_eq!(insns.check().is_ok(), good, "{text}");
+            let mut insns = known();
+            insns.compare("6.1", &found(text), true);
+            assert_eq!(insns, table(text), "{text}");
+        }
     }
 }

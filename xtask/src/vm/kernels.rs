@@ -4,8 +4,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -124,26 +122,24 @@ fn find(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The kernel, fetched unless it is there. To have a newer one, delete its directory.
-pub(crate) fn fetch(workspace: &Workspace, steps: &Steps, kernel: Kernel) -> Result<Unpacked> {
-    let dir = workspace.target.join("vm/kernels").join(kernel.name());
-    if let Ok(there) = Unpacked::at(&dir) {
-        return Ok(there);
-    }
-    let root = workspace.target.join("vm/apt").join(kernel.suites()[0]);
-    again(steps, kernel.name(), || unpack_kernel(steps, &root, kernel, &dir))?;
-    Unpacked::at(&dir)
+fn place(workspace: &Workspace, kernel: Kernel) -> PathBuf {
+    workspace.target.join("vm/kernels").join(kernel.name())
 }
 
-/// An archive that is being updated, or a mirror of many, fails now and then: what apt itself tries again is not all of it.
-fn again(steps: &Steps, what: &str, fetch: impl Fn() -> Result<()>) -> Result<()> {
-    const PAUSES_S: [u64; 3] = [5, 20, 60];
-    for pause in PAUSES_S {
-        let Err(e) = fetch() else { return Ok(()) };
-        steps.note(format_args!("{what} cannot be fetched ({e:#}); again in {pause} s"));
-        thread::sleep(Duration::from_secs(pause));
+/// The kernel, if it was fetched.
+pub(super) fn there(workspace: &Workspace, kernel: Kernel) -> Option<Unpacked> {
+    Unpacked::at(&place(workspace, kernel)).ok()
+}
+
+/// The kernel, fetched unless it is there. To have a newer one, delete its directory.
+pub(crate) fn fetch(workspace: &Workspace, steps: &Steps, kernel: Kernel) -> Result<Unpacked> {
+    if let Some(there) = there(workspace, kernel) {
+        return Ok(there);
     }
-    fetch()
+    let dir = place(workspace, kernel);
+    let root = workspace.target.join("vm/apt").join(kernel.suites()[0]);
+    steps.again(kernel.name(), || unpack_kernel(steps, &root, kernel, &dir))?;
+    Unpacked::at(&dir)
 }
 
 fn unpack_kernel(steps: &Steps, root: &Path, kernel: Kernel, dir: &Path) -> Result<()> {
@@ -163,19 +159,23 @@ fn unpack_kernel(steps: &Steps, root: &Path, kernel: Kernel, dir: &Path) -> Resu
     unpack(&archive, steps, &packages, dir)
 }
 
+/// A static busybox, if it was fetched.
+pub(super) fn busybox_there(workspace: &Workspace) -> Option<PathBuf> {
+    let dir = workspace.target.join("vm/busybox");
+    ["usr/bin/busybox", "bin/busybox"].map(|p| dir.join(p)).into_iter().find(|p| p.is_file())
+}
+
 /// A static busybox, the guests' user space.
 pub(crate) fn busybox(workspace: &Workspace, steps: &Steps) -> Result<PathBuf> {
-    let dir = workspace.target.join("vm/busybox");
-    let there = || ["usr/bin/busybox", "bin/busybox"].map(|p| dir.join(p)).into_iter().find(|p| p.is_file());
-    if let Some(there) = there() {
+    if let Some(there) = busybox_there(workspace) {
         return Ok(there);
     }
     let root = workspace.target.join("vm/apt/trixie");
-    again(steps, "busybox", || {
+    steps.again("busybox", || {
         let archive = Archive::open(steps, &root, Kernel::V6_12.suites())?;
-        unpack(&archive, steps, &["busybox-static".to_owned()], &dir)
+        unpack(&archive, steps, &["busybox-static".to_owned()], &workspace.target.join("vm/busybox"))
     })?;
-    there().context("the package busybox-static holds no busybox")
+    busybox_there(workspace).context("the package busybox-static holds no busybox")
 }
 
 /// All or nothing: a directory that is there is complete.

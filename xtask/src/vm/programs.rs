@@ -9,36 +9,66 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::guest::File;
 use crate::workspace::Workspace;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Programs that the tests start.
+/// Named, although it is this machine's: flags for a named target do not reach build scripts and macros.
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Programs that the tests start in guests.
 const BINS: [&str; 7] = ["toolwarden", "oracle", "forger", "flooder", "garbler", "contained", "caller"];
 /// Files of the workspace that the tests read.
 const FILES: [&str; 2] = ["docs/schema/event.schema.json", "docs/schema/doctor.schema.json"];
 
-/// Builds them; where each goes in the guest, and its bytes.
-pub(super) fn build(workspace: &Workspace) -> Result<Vec<(String, Vec<u8>)>> {
+/// Executables by name: the agent, what the tests start, and the tests, in one go. What is shipped, what runs here and what runs in
+/// guests is the same, and compiled once.
+fn built(workspace: &Workspace) -> Result<HashMap<String, PathBuf>> {
+    let target = target();
     let mut cargo = workspace.cargo();
     cargo
+        .args(["build", "--release", "--package=agent", "--package=e2e", "--bins", "--test=e2e"])
         // Of its own: other flags would have the usual build begin anew each time.
-        .args(["build", "--release", "--package=agent", "--package=e2e", "--target", TARGET, "--target-dir"])
+        .args(["--target", &target, "--target-dir"])
         .arg(workspace.target.join("vm/build"))
         .arg("--config")
-        .arg(format!("target.{TARGET}.rustflags=[\"-Ctarget-feature=+crt-static\"]"))
-        .args(["--test=e2e", "--message-format=json-render-diagnostics"])
-        .args(BINS.map(|bin| format!("--bin={bin}")))
+        .arg(format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]"))
+        .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());
     let build = cargo.output().context("cannot run cargo")?;
-    ensure!(build.status.success(), "the programs for the guests do not build");
-    let built: HashMap<String, PathBuf> = String::from_utf8_lossy(&build.stdout)
+    ensure!(build.status.success(), "the static programs do not build");
+    Ok(String::from_utf8_lossy(&build.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter_map(|message| {
             let executable = message["executable"].as_str()?;
             Some((message["target"]["name"].as_str()?.to_owned(), executable.into()))
         })
-        .collect();
+        .collect())
+}
+
+/// The agent as a static program.
+pub(crate) fn agent(workspace: &Workspace) -> Result<PathBuf> {
+    one(workspace, "toolwarden")
+}
+
+/// The end-to-end tests, one at a time, with all that they start beside them: what is still to be said is which.
+pub(crate) fn tests(workspace: &Workspace) -> Result<Command> {
+    let mut tests = Command::new(one(workspace, "e2e")?);
+    // Why a test failed is a line; where, forty more, that hide why the others did.
+    tests.arg("--test-threads=1").env("RUST_BACKTRACE", "0").current_dir(workspace.root.join("tests"));
+    Ok(tests)
+}
+
+/// One of them, by name.
+pub(crate) fn one(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    built(workspace)?.remove(name).with_context(|| format!("cargo names no executable {name}"))
+}
+
+/// Builds them; where each goes in the guest, and its bytes.
+pub(super) fn build(workspace: &Workspace) -> Result<Vec<File>> {
+    let built = built(workspace)?;
     let mut files = Vec::new();
     for name in BINS.iter().copied().chain(["e2e"]) {
         let built = built.get(name).with_context(|| format!("cargo names no executable {name}"))?;

@@ -5,17 +5,11 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, ensure};
 
 use super::kernels::Kernel;
-use crate::{
-    apt,
-    archive::Archive,
-    machine::path_with_sbin,
-    steps::Steps,
-    workspace::{Workspace, on_path},
-};
+use crate::{apt, archive::Archive, machine::path_with_sbin, steps::Steps, workspace::Workspace};
 
 /// The release in the guest; which kernel runs it does not matter.
 const SUITE: &str = "trixie";
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,procps";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,procps,rsyslog";
 const SIZE: &str = "1500M";
 
 /// The service that runs what the guest is for.
@@ -28,30 +22,40 @@ Delegate=yes
 WantedBy=multi-user.target
 ";
 
+fn place(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("vm/systemd/root.ext4")
+}
+
+/// The file system image, if it was made.
+pub(super) fn image_there(workspace: &Workspace) -> Option<PathBuf> {
+    Some(place(workspace)).filter(|image| image.is_file())
+}
+
 /// The file system image, made unless it is there. To have newer packages, delete it.
 pub(super) fn image(workspace: &Workspace, steps: &Steps) -> Result<PathBuf> {
+    if let Some(there) = image_there(workspace) {
+        return Ok(there);
+    }
+    let image = place(workspace);
     let dir = workspace.target.join("vm/systemd");
-    let image = dir.join("root.ext4");
-    if image.is_file() {
-        return Ok(image);
-    }
-    if on_path("mmdebstrap").is_none() {
-        apt::install(steps, &["mmdebstrap"], "the guest with systemd")?;
-    }
-    let archive = Archive::open(steps, &workspace.target.join("vm/apt").join(SUITE), Kernel::V6_12.suites())?;
     let root = dir.join("root");
-    if root.exists() {
-        fs::remove_dir_all(&root)?;
-    }
     fs::create_dir_all(&dir)?;
-    steps.run(
-        Command::new("mmdebstrap")
-            .args(["--variant=minbase", "--mode=root", "--include", PACKAGES, "--aptopt"])
-            .arg(archive.acquire())
-            .args([SUITE])
-            .arg(&root)
-            .arg(archive.sources()),
-    )?;
+    apt::install(steps, &["mmdebstrap", "e2fsprogs"], "the guest with systemd")?;
+    steps.again("a system with systemd", || {
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        let apt = workspace.target.join("vm/apt").join(SUITE);
+        let archive = Archive::open(steps, &apt, Kernel::V6_12.suites())?;
+        steps.run(
+            Command::new("mmdebstrap")
+                .args(["--variant=minbase", "--mode=root", "--include", PACKAGES, "--aptopt"])
+                .arg(archive.acquire())
+                .args([SUITE])
+                .arg(&root)
+                .arg(archive.sources()),
+        )
+    })?;
     let units = root.join("etc/systemd/system");
     fs::write(units.join("job.service"), UNIT)?;
     fs::create_dir_all(units.join("multi-user.target.wants"))?;

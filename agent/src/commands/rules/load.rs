@@ -2,14 +2,14 @@
 //! nobody but root can write.
 
 use std::{
-    fs::{File, Metadata},
-    io::Read as _,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fs::Metadata,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use engine::rules::{MAX_FILE, Origin, Source};
+
+use crate::files;
 
 /// Files of one directory.
 const MAX_FILES: usize = 1000;
@@ -29,7 +29,7 @@ pub(crate) fn load(paths: &[PathBuf], strict: bool) -> Result<Loaded> {
         let meta = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
         if meta.is_dir() {
             check(path, &meta, strict, &mut loaded.warnings)?;
-            for file in files_of(path)? {
+            for file in files::of(path, &["yaml", "yml"], MAX_FILES)? {
                 one(&file, strict, &mut loaded)?;
             }
         } else {
@@ -39,38 +39,9 @@ pub(crate) fn load(paths: &[PathBuf], strict: bool) -> Result<Loaded> {
     Ok(loaded)
 }
 
-fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = || format!("cannot list {}", dir.display());
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).with_context(cannot)? {
-        let path = entry.with_context(cannot)?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        if yaml && !hidden {
-            files.push(path);
-        }
-        ensure!(files.len() <= MAX_FILES, "{} has more than {MAX_FILES} rule files", dir.display());
-    }
-    files.sort();
-    Ok(files)
-}
-
 fn one(path: &Path, strict: bool, loaded: &mut Loaded) -> Result<()> {
-    let cannot = || format!("cannot read {}", path.display());
-    // Without O_NONBLOCK a FIFO would hold us before we can see that it is one.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path).with_context(cannot)?;
-    // Of the opened file: the name may lead elsewhere by now.
-    let meta = file.metadata().with_context(cannot)?;
-    ensure!(meta.is_file(), "{} is not a regular file", path.display());
+    let (text, meta) = files::text(path, MAX_FILE)?;
     check(path, &meta, strict, &mut loaded.warnings)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes).with_context(cannot)?;
-    ensure!(bytes.len() <= MAX_FILE, "{} is larger than {MAX_FILE} bytes", path.display());
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        anyhow::Error::new(error).context(format!("{} is not UTF-8, at byte {at}", path.display()))
-    })?;
     let name = path.display().to_string();
     loaded.sources.push(Source { name, text, origin: Origin::Person });
     Ok(())
@@ -78,12 +49,9 @@ fn one(path: &Path, strict: bool, loaded: &mut Loaded) -> Result<()> {
 
 /// Refuses, or tells, what others than root can change.
 fn check(path: &Path, meta: &Metadata, strict: bool, warnings: &mut Vec<String>) -> Result<()> {
-    let why = match (meta.uid(), meta.mode() & 0o022) {
-        (0, 0) => return Ok(()),
-        (0, _) => format!("can be written by others (mode {:o})", meta.mode() & 0o7777),
-        (uid, _) => format!("belongs to user {uid}"),
+    let Some((why, remedy)) = files::not_only_roots(path, meta) else {
+        return Ok(());
     };
-    let remedy = format!("chown root {0} && chmod go-w {0}", path.display());
     ensure!(!strict, "{} {why}: rules are taken only from root; try: {remedy}", path.display());
     warnings.push(format!("{} {why}: the daemon refuses it until: {remedy}", path.display()));
     Ok(())

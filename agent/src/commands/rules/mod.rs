@@ -21,7 +21,8 @@ use engine::rules::{
 
 use super::Exit;
 use crate::{
-    cli::{Explain, RuleFiles, Rules, TableFormat},
+    cli::{Explain, RuleFiles, Rules},
+    commands::args::Format,
     print::safe,
 };
 
@@ -39,13 +40,13 @@ pub(crate) fn rules(command: &Rules) -> Result<Exit> {
 fn run(command: &Rules, out: &mut impl Write) -> Result<Exit> {
     match command {
         Rules::Schema => {
-            serde_json::to_writer_pretty(&mut *out, &schema()).map_err(io::Error::from)?;
-            writeln!(out)?;
-            Ok(Exit::Ok)
+            let schema = serde_json::to_value(schema()).map_err(io::Error::from)?;
+            table::json(Format::Json, &schema, "", out)
         }
         Rules::Check(files) => with_set(files, out, |set, out| {
-            if files.format == TableFormat::Json {
-                return table::json(&serde_json::json!({ "rules": set.rules().len(), "problems": [] }), out);
+            if files.format != Format::Table {
+                let all = serde_json::json!({ "rules": set.rules().len(), "problems": [] });
+                return table::json(files.format, &all, "", out);
             }
             let n = set.rules().len();
             writeln!(out, "{n} rule{} in order", if n == 1 { " is" } else { "s are" })?;
@@ -65,13 +66,13 @@ fn run(command: &Rules, out: &mut impl Write) -> Result<Exit> {
             let case = case::act(&test).map_err(|(_, why)| anyhow!("{why}"))?;
             let text = explain(set, &who_of(options), &case.act());
             match options.files.format {
-                TableFormat::Table => write!(out, "{text}")?,
-                TableFormat::Json => {
+                Format::Table => write!(out, "{text}")?,
+                format => {
                     let who = who_of(options);
                     let selected = set.for_who(&who);
                     let act = case.act();
                     let decision = selected.decide(&act, set.today());
-                    table::decision(&decision, &text, out)?;
+                    table::decision(format, &decision, &text, out)?;
                 }
             }
             Ok(Exit::Ok)
@@ -119,16 +120,16 @@ fn sources(paths: &[PathBuf]) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-fn problems(found: &[Problem], format: TableFormat, out: &mut impl Write) -> Result<()> {
+fn problems(found: &[Problem], format: Format, out: &mut impl Write) -> Result<()> {
     match format {
-        TableFormat::Json => {
-            table::json(&serde_json::json!({ "problems": found }), out)?;
-        }
         // They are safe to print: engine escapes what comes from files.
-        TableFormat::Table => {
+        Format::Table => {
             for problem in found {
                 writeln!(out, "{problem}\n")?;
             }
+        }
+        format => {
+            table::json(format, &serde_json::json!({ "problems": found }), "problems", out)?;
         }
     }
     Ok(())

@@ -1,27 +1,30 @@
 //! What people and machines see of rules.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use anyhow::Result;
 use engine::rules::{Decision, Origin, RuleSet, TestResult, Verdict};
 use serde_json::{Value, json};
 
 use super::Exit;
-use crate::{cli::TableFormat, print::safe};
+use crate::{
+    commands::{args::Format, show::machine},
+    print::safe,
+};
 
-/// One JSON document.
-pub(super) fn json(value: &Value, out: &mut impl Write) -> Result<Exit> {
-    serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
-    writeln!(out)?;
+/// One JSON document, or the rows below one of its keys.
+pub(super) fn json(format: Format, value: &Value, rows: &str, out: &mut impl Write) -> Result<Exit> {
+    let rows = value[rows].as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    machine(format != Format::Ndjson, value, rows, out)?;
     Ok(Exit::Ok)
 }
 
-pub(super) fn list(set: &RuleSet, format: TableFormat, out: &mut impl Write) -> Result<Exit> {
+pub(super) fn list(set: &RuleSet, format: Format, out: &mut impl Write) -> Result<Exit> {
     let origin = |origin| match origin {
         Origin::Pack => "pack",
         Origin::Person => "own",
     };
-    if format == TableFormat::Json {
+    if format != Format::Table {
         let rules: Vec<Value> = set
             .rules()
             .iter()
@@ -33,7 +36,7 @@ pub(super) fn list(set: &RuleSet, format: TableFormat, out: &mut impl Write) -> 
                 })
             })
             .collect();
-        return json(&json!({ "rules": rules }), out);
+        return json(format, &json!({ "rules": rules }), "rules", out);
     }
     let width = set.rules().iter().map(|r| r.id.len()).max().unwrap_or(0).clamp(4, 48);
     writeln!(out, "{:width$}  {:16}  {:8}  {:4}  FROM", "RULE", "KIND", "SEVERITY", "BY")?;
@@ -44,10 +47,11 @@ pub(super) fn list(set: &RuleSet, format: TableFormat, out: &mut impl Write) -> 
     Ok(Exit::Ok)
 }
 
-pub(super) fn tests(results: &[TestResult], format: TableFormat, out: &mut impl Write) -> Result<Exit> {
+pub(super) fn tests(results: &[TestResult], format: Format, out: &mut impl Write) -> Result<Exit> {
     let failed = results.iter().filter(|t| !t.passed).count();
-    if format == TableFormat::Json {
-        json(&json!({ "passed": results.len() - failed, "failed": failed, "tests": results }), out)?;
+    if format != Format::Table {
+        let all = json!({ "passed": results.len() - failed, "failed": failed, "tests": results });
+        json(format, &all, "tests", out)?;
     } else {
         for t in results.iter().filter(|t| !t.passed) {
             let why = t.why.as_deref().unwrap_or_default();
@@ -59,7 +63,12 @@ pub(super) fn tests(results: &[TestResult], format: TableFormat, out: &mut impl 
     Ok(if failed == 0 { Exit::Ok } else { Exit::No })
 }
 
-pub(super) fn decision(decision: &Decision<'_>, text: &str, out: &mut impl Write) -> Result<Exit> {
+pub(super) fn decision(
+    format: Format,
+    decision: &Decision<'_>,
+    text: &str,
+    out: &mut impl Write,
+) -> Result<Exit> {
     let verdict = match decision.verdict {
         Verdict::Allow => "allow",
         Verdict::Deny => "deny",
@@ -75,5 +84,5 @@ pub(super) fn decision(decision: &Decision<'_>, text: &str, out: &mut impl Write
         "exception": decision.exception.map(|e| &e.reason),
         "text": text,
     });
-    json(&value, out)
+    json(format, &value, "", out)
 }

@@ -95,6 +95,15 @@ impl Drop for Family {
                 eprintln!("process {pid} is left: {e}");
             }
         }
+        // On v1 a SIGKILL waits until they are thawed: a test that failed while they were frozen must end.
+        let layout = Layout::of_host();
+        for (pid, h) in self.pids().into_iter().zip(std::iter::repeat(layout.freezer())) {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            let path = text.lines().find_map(|line| line.split_once(":freezer:")).map(|(_, path)| path);
+            if let (Some(h), Some(dir)) = (h, path.and_then(|path| h?.dir(path))) {
+                drop(Group::new(h, dir).freeze(false));
+            }
+        }
         drop(self.root.wait());
     }
 }
@@ -272,7 +281,9 @@ fn who_forks_is_frozen_whole() {
         let (mut w, mut f) = (World::new(layout), Family::ready(FORKS));
         sleep(20 * MS);
         let done = w.act(Action::Freeze, &mut f);
-        assert_eq!(done.verdict, Verdict::Done, "{done:?}");
+        // A loaded machine needs a moment to end the forks that are under way, which is told.
+        assert!(matches!(done.verdict, Verdict::Done | Verdict::Partly), "{done:?}");
+        soon("all stand still", || w.contain.layout.freezer().is_some_and(|h| w.own(h).is_frozen()));
         let inside: BTreeSet<u32> =
             w.contain.layout.freezer().map(|h| w.own(h).members()).into_iter().flatten().collect();
         let alive: BTreeSet<u32> = f.pids().into_iter().filter(|p| key(*p).is_some()).collect();

@@ -85,7 +85,7 @@ impl Agent {
             let Ok(runtime) = runtime else { return };
             runtime.block_on(async {
                 let (asks, mut asked) = mpsc::channel::<super::Ask>(WAITING);
-                tokio::spawn(serve(socket, group, shared, asks));
+                tokio::spawn(serve(socket, group, shared, asks, Arc::default()));
                 let mut tick = tokio::time::interval(Duration::from_millis(10));
                 loop {
                     tokio::select! {

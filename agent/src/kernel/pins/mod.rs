@@ -6,8 +6,8 @@
 //! ```
 //!
 //! While a policy is loaded, or a tree is held or cut, what that rests on is pinned: the verdicts at the root of the cgroup hierarchy, the
-//! lifecycle programs (a child that is born while no agent runs belongs to its tree), and, while a tree is tracked, the program that follows
-//! calls. When the agent is gone, all that goes on; only the records have no reader.
+//! lifecycle programs (a child that is born while no agent runs belongs to its tree), what BPF LSM denies, and, while a tree is tracked, the
+//! program that follows calls. When the agent is gone, all that goes on; only the records have no reader.
 //!
 //! The next agent opens the maps, loads its own programs onto them, attaches and pins those beside the old ones, writes its *term*, and then takes the
 //! old ones away. Verdicts may run twice meanwhile: either denies. What follows channels runs in one term only ([`abi::policy::Term`]).
@@ -284,11 +284,19 @@ impl Kernel {
     pub(crate) fn sync_pins(&mut self) {
         let outlives = self.policy.rests();
         let Some(pins) = &mut self.pins else { return };
+        let fresh = outlives && !pins.pinned;
         let done = match outlives {
             true => pins.pin_maps().and_then(|()| wanted(&self.ebpf)).and_then(|w| pins.pin_links(&w)),
             false if pins.pinned => pins.remove(),
             false => Ok(()),
         };
+        if fresh {
+            let at = pins.path.clone();
+            if let Err(e) = self.guard_files(&[at]) {
+                tracing::warn!("servers may change what is pinned: {e:#}");
+            }
+        }
+        let Some(pins) = &mut self.pins else { return };
         match done {
             Ok(()) => pins.told = false,
             Err(e) if !pins.told => {

@@ -2,7 +2,7 @@
 
 use abi::{
     Channel, Owner, Proc, Tree,
-    paths::{PathKey, PathRights},
+    paths::{GuardedTask, InodeKey, PathKey, PathRights},
     policy::{
         Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Question, QuestionKey, Rate, Rights,
         ScanKey, Term, ToolKey, ToolValue, TreePolicy, names,
@@ -27,7 +27,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries: u32) -> Shape {
 }
 
 /// All of them. Counts, and the ring, belong to one agent. How channels are captured does not: calls are followed in what is captured.
-pub(super) const STATE: [Shape; 22] = [
+pub(super) const STATE: [Shape; 25] = [
     shape::<u32, Proc>("PROCS", MapType::Hash, 16384),
     shape::<u32, [u8; 64]>("FILTER", MapType::Array, 65536),
     shape::<u64, Tree>("TREES", MapType::Hash, 4096),
@@ -49,6 +49,9 @@ pub(super) const STATE: [Shape; 22] = [
     shape::<QuestionKey, Question>("QUESTIONS", MapType::LruHash, 8192),
     shape::<BoundKey, Bound>("BOUND", MapType::LruHash, 32768),
     shape::<u64, Rate>("RATES", MapType::Hash, 512),
+    shape::<u32, GuardedTask>("GUARDED_TASKS", MapType::Hash, 16),
+    shape::<InodeKey, u64>("GUARDED_FILES", MapType::Hash, 512),
+    shape::<u64, u64>("GUARDED_BPF", MapType::Hash, 1024),
     shape::<u32, Term>("TERM", MapType::Array, 1),
 ];
 

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use abi::{
-    paths::PathKey,
-    policy::{NameKey, ToolKey, TreePolicy, tree_flag},
-};
+use abi::policy::{TreePolicy, tree_flag};
 
 use super::{Kernel, Maps};
 
@@ -17,7 +14,7 @@ pub(super) struct Inherited {
     /// Of those, who could write their own request channel: which calls were proved is not known any more.
     pub(super) forged: BTreeSet<u64>,
     /// Numbers of policies that may still be in use.
-    numbers: BTreeSet<u32>,
+    pub(super) numbers: BTreeSet<u32>,
     /// Trees of which it is known who they are.
     settled: BTreeSet<u64>,
 }
@@ -63,40 +60,6 @@ impl Maps {
     pub(in crate::kernel) fn is_settled(&self, tree: u64) -> bool {
         self.inherited.settled.contains(&tree)
     }
-
-    /// Takes out policies of before that hold nobody any more.
-    fn drop_unused(&mut self) {
-        if self.inherited.numbers.is_empty() {
-            return;
-        }
-        let used: BTreeSet<u32> = self.trees.iter().filter_map(Result::ok).map(|(_, h)| h.policy).collect();
-        let own: BTreeSet<u32> = self.loaded.values().map(|l| l.number).collect();
-        let gone: BTreeSet<u64> = self
-            .inherited
-            .numbers
-            .iter()
-            .filter(|n| !used.contains(n) && !own.contains(n))
-            .map(|n| u64::from(*n))
-            .collect();
-        if gone.is_empty() {
-            return;
-        }
-        let tools: Vec<ToolKey> =
-            self.tools.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
-        tools.iter().for_each(|key| drop(self.tools.remove(key)));
-        let names: Vec<NameKey> =
-            self.names.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
-        names.iter().for_each(|key| drop(self.names.remove(key)));
-        let paths: Vec<PathKey> =
-            self.paths.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.policy)).collect();
-        paths.iter().for_each(|key| drop(self.paths.remove(key)));
-        for map in [&mut self.connect, &mut self.listen] {
-            let keys: Vec<_> =
-                map.keys().filter_map(Result::ok).filter(|k| gone.contains(&k.data().policy)).collect();
-            keys.iter().for_each(|key| drop(map.remove(key)));
-        }
-        self.inherited.numbers.retain(|n| !gone.contains(&u64::from(*n)));
-    }
 }
 
 impl Kernel {
@@ -109,8 +72,12 @@ impl Kernel {
             maps.inherited.trees.insert(tree);
         }
         if let Ok(jit) = maps.jit.get(&tree, 0) {
+            if held.policy == 0 {
+                // Released, and the agent of then did not come to forget its calls.
+                maps.retired.trees.insert(tree);
+            }
             // Calls of before are in the maps, and the engine does not know them.
-            maps.seen.insert(tree, (jit.unsure, jit.unsure_replies));
+            maps.seen.insert(tree, super::calls::seen(&jit));
             if jit.forged != 0 {
                 maps.inherited.forged.insert(tree);
             }
@@ -126,11 +93,6 @@ impl Kernel {
         {
             tracing::error!(tree, "it is still held as an agent before this one held it: {e:#}");
         }
-    }
-
-    /// Takes out policies of an agent before this one that hold nobody any more.
-    pub(crate) fn drop_unused(&mut self) {
-        self.policy.drop_unused();
     }
 
     /// Trees that are still held as an agent before this one held them.

@@ -4,16 +4,22 @@
 //! flipped, then the old ones go: at no moment is a tree held to half a policy.
 //!
 //! # Layout
+//! - [`calls`]: calls in flight, where user space has to say which
 //! - [`inherit`]: policies of an agent before this one
 //! - [`known`]: what trees were told of names before they were held
 //! - [`rights`]: which entries a policy makes (pure)
 //! - [`links`]: programs and sockets by where they are
+//! - [`retire`]: what nobody is held to any more
+//! - [`usage`]: which rights are live
 //! - this module: the maps, and the operations on them
 
+mod calls;
 mod inherit;
 mod known;
 mod links;
+mod retire;
 mod rights;
+mod usage;
 
 use std::{
     collections::{BTreeMap, HashMap as Table, HashSet},
@@ -23,8 +29,8 @@ use std::{
 use abi::{
     paths::{PathKey, PathRights},
     policy::{
-        Bound, BoundKey, CallKey, CallValue, Jit, NameKey, NetKey, Rate, Rights, ScanKey, ToolKey, ToolValue,
-        TreePolicy, family, jit_order, names, tree_flag,
+        Bound, BoundKey, CEILING_NS, CallKey, CallValue, Jit, NameKey, NetKey, Rate, Rights, ScanKey,
+        ToolKey, ToolValue, TreePolicy, family, names, tree_flag,
     },
     scan::{self, Scan},
     side,
@@ -39,10 +45,8 @@ use aya::{
 };
 use engine::policy::Policy;
 
+pub(crate) use self::calls::Unsure;
 use super::{Kernel, take};
-
-/// A call that the kernel knows, and user space not yet, may have begun this long ago: records wait in the ring.
-const YOUNG_NS: u64 = 50_000_000;
 
 /// The maps of verdicts.
 pub(super) struct Maps {
@@ -68,9 +72,12 @@ pub(super) struct Maps {
     /// Trees that ran before they were found: their start-up is over.
     old: HashSet<u64>,
     /// Messages that were not understood, by tree, at the last look.
-    seen: Table<u64, (u64, u64)>,
+    seen: Table<u64, calls::Seen>,
     next: u32,
     inherited: inherit::Inherited,
+    /// What is to go, and what goes as soon as all programs are over that ran when nobody was held to it any more.
+    retired: retire::Retired,
+    leaving: retire::Retired,
 }
 
 /// A policy in the kernel.
@@ -78,25 +85,6 @@ struct Loaded {
     number: u32,
     generation: u64,
     entries: rights::Entries,
-}
-
-/// How the rights of a tree were used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
-    /// By tool: its bit, and for how long its rights existed because of calls that are over, ns.
-    pub(crate) live_ns: Vec<(u32, u64)>,
-    /// Calls that were recognised.
-    pub(crate) calls: u64,
-    /// Requests that were not understood: the ceiling was live for a while.
-    pub(crate) unsure: u64,
-    /// Replies that were not understood.
-    pub(crate) unsure_replies: u64,
-    /// Calls of tools that the policy does not know.
-    pub(crate) unknown_tools: u64,
-    /// Calls that could not be opened, because a map was full or the id was in flight.
-    pub(crate) full: u64,
-    /// Calls in flight.
-    pub(crate) in_flight: u64,
 }
 
 impl Maps {
@@ -134,6 +122,8 @@ impl Maps {
             seen: Table::new(),
             next: 1,
             inherited: inherit::Inherited::default(),
+            retired: retire::Retired::default(),
+            leaving: retire::Retired::default(),
         };
         if adopted {
             maps.take_over();
@@ -265,9 +255,12 @@ impl Kernel {
         let named = links::resolved(&policy.paths);
         let entries = rights::compile(policy, &named, &self.policy.key).with_context(context)?;
         let number = self.policy.next;
-        if let Err(e) = self.policy.put(number, &entries) {
-            self.policy.remove(number, &entries);
-            return Err(e).with_context(context);
+        if self.policy.put(number, &entries).is_err() {
+            self.retire_now();
+            if let Err(e) = self.policy.put(number, &entries) {
+                self.policy.remove(number, &entries);
+                return Err(e).with_context(context);
+            }
         }
         self.policy.next += 1;
         let new = Loaded { number, generation: policy.generation, entries };
@@ -281,20 +274,23 @@ impl Kernel {
             })?;
         }
         if let Some(old) = self.policy.loaded.insert(policy.identity.clone(), new) {
-            self.policy.remove(old.number, &old.entries);
+            self.policy.retired.policies.push((old.number, old.entries));
         }
         self.sync_pins();
         Ok(())
     }
 
     /// Holds a tree, and those that are nested in it, to the policy of an identity.
-    pub(crate) fn bind(&mut self, tree: u64, identity: &str, dry_run: bool) -> Result<()> {
+    pub(crate) fn bind(&mut self, tree: u64, identity: &str, dry_run: bool, now_ns: u64) -> Result<()> {
         const NOEXIST: u64 = 1;
         let Some(loaded) = self.policy.loaded.get(identity) else {
             bail!("no policy of {identity} is loaded");
         };
         let (number, families) = (loaded.number, loaded.entries.families);
         let shape = self.trees.get(&tree, 0).with_context(|| format!("tree {tree} has ended"))?;
+        if self.policy.take_back(tree) {
+            self.forget_calls(tree);
+        }
         let position = |channel: u64, side: u32| {
             self.channels
                 .get(&channel, 0)
@@ -319,7 +315,11 @@ impl Kernel {
             }
         }
         let fresh = written == 0 && !self.policy.old.contains(&tree);
-        let jit = Jit { startup_until: if fresh { u64::MAX } else { 0 }, ..Jit::default() };
+        let mut jit = Jit { startup_until: if fresh { u64::MAX } else { 0 }, ..Jit::default() };
+        if read != 0 {
+            // Calls may be in flight: as with a request that is not understood, user space says which.
+            (jit.ceilings, jit.ceiling_until) = (1, now_ns.saturating_add(CEILING_NS));
+        }
         if let Err(e) = self.policy.jit.insert(tree, jit, NOEXIST)
             && self.policy.jit.get(&tree, 0).is_err()
         {
@@ -366,6 +366,8 @@ impl Kernel {
             held.flags &= !(tree_flag::ENFORCE | tree_flag::DRY_RUN);
         })?;
         self.policy.drop_if_free(tree);
+        // What passes unseen from now on would make its calls wrong if the tree is bound again.
+        self.policy.retired.trees.insert(tree);
         Ok(())
     }
 
@@ -375,7 +377,7 @@ impl Kernel {
             self.policy.bound.iter().filter(|(_, i)| *i == identity).map(|(tree, _)| *tree).collect();
         roots.into_iter().try_for_each(|tree| self.release(tree))?;
         if let Some(old) = self.policy.loaded.remove(identity) {
-            self.policy.remove(old.number, &old.entries);
+            self.policy.retired.policies.push((old.number, old.entries));
         }
         Ok(())
     }
@@ -416,112 +418,6 @@ impl Kernel {
         self.flag(tree, tree_flag::RATE, true)
     }
 
-    /// Trees with messages that the kernel did not understand since the last look, or whose request channel they can write themselves:
-    /// user space has to say which of their calls are in flight.
-    pub(crate) fn unsure(&mut self) -> Vec<u64> {
-        let mut out = Vec::new();
-        for tree in self.policy.bound.keys() {
-            let Ok(jit) = self.policy.jit.get(tree, 0) else { continue };
-            let now = (jit.unsure, jit.unsure_replies);
-            let before = self.policy.seen.insert(*tree, now).unwrap_or_default();
-            // Which calls were proved before is not known: then nobody opens any.
-            if (now != before || jit.forged != 0) && !self.policy.inherited.forged.contains(tree) {
-                out.push(*tree);
-            }
-        }
-        out
-    }
-
-    /// Nobody has said so yet: it is unsure at the next look, too.
-    pub(crate) fn still_unsure(&mut self, tree: u64) {
-        self.policy.seen.remove(&tree);
-    }
-
-    /// User space, which follows the channel completely, says which calls of such a tree are in flight: by [`abi::scan::id_hash`],
-    /// and tool. The ceiling need not be live any more.
-    pub(crate) fn set_live(
-        &mut self,
-        tree: u64,
-        calls: &[(u64, std::sync::Arc<str>)],
-        now_ns: u64,
-    ) -> Result<()> {
-        // What is opened here may be over in the kernel already, its reply on the way to user space; and what is left
-        // as it is, because it is young, may be over as well. The next look knows.
-        let mut again = false;
-        for (id, tool) in calls {
-            again |= self.opened(tree, *id, tool, now_ns)?;
-        }
-        let over: Vec<CallKey> = self
-            .policy
-            .calls
-            .keys()
-            .filter_map(std::result::Result::ok)
-            .filter(|k| k.tree == tree && !calls.iter().any(|(id, _)| *id == k.id))
-            .collect();
-        for key in over {
-            // One that began after user space looked is not over.
-            let young =
-                self.policy.calls.get(&key, 0).is_ok_and(|v| now_ns.saturating_sub(v.at_ns) < YOUNG_NS);
-            again |= young;
-            if !young {
-                self.closed(tree, key.id, now_ns)?;
-            }
-        }
-        if again {
-            self.still_unsure(tree);
-        }
-        super::hooks::jit(&mut self.ebpf, [tree, 0, jit_order::UNDERSTOOD, 0, now_ns])
-            .context("cannot end the ceiling")
-    }
-
-    /// User space says that a call began. Whether the kernel did not know.
-    fn opened(&mut self, tree: u64, id: u64, tool: &str, now_ns: u64) -> Result<bool> {
-        let Some(loaded) = self.policy.bound.get(&tree).and_then(|i| self.policy.loaded.get(i)) else {
-            return Ok(false);
-        };
-        let hash = scan::fnv(tool.as_bytes());
-        let Some((_, tool)) = loaded.entries.tools.iter().find(|(name, _)| *name == hash) else {
-            return Ok(false);
-        };
-        let (bit, settle_ns) = (tool.bit, tool.settle_ns);
-        let key = CallKey { tree, id };
-        if self.policy.calls.get(&key, 0).is_ok() {
-            return Ok(false);
-        }
-        // Counted by the program, atomically.
-        super::hooks::jit(&mut self.ebpf, [tree, id, bit, settle_ns, now_ns])
-            .context("cannot open a call")?;
-        self.policy.calls.get(&key, 0).context("the map of calls is full").map(|_known| true)
-    }
-
-    /// It says that a call is over.
-    fn closed(&mut self, tree: u64, id: u64, now_ns: u64) -> Result<()> {
-        if self.policy.calls.get(&CallKey { tree, id }, 0).is_err() {
-            return Ok(());
-        }
-        super::hooks::jit(&mut self.ebpf, [tree, id, jit_order::CLOSE, 0, now_ns])
-            .context("cannot close a call")
-    }
-
-    /// Ends calls that nobody answered within their time. Gives how many.
-    pub(crate) fn expire(&mut self, now_ns: u64) -> Result<u64> {
-        let over: Vec<CallKey> = self
-            .policy
-            .calls
-            .iter()
-            .filter_map(std::result::Result::ok)
-            .filter(|(_, v)| {
-                let lasts = if v.cancelled == 0 { abi::policy::CALL_NS } else { abi::policy::CANCELLED_NS };
-                now_ns.saturating_sub(v.at_ns) > lasts
-            })
-            .map(|(key, _)| key)
-            .collect();
-        for key in &over {
-            self.closed(key.tree, key.id, now_ns)?;
-        }
-        Ok(over.len() as u64)
-    }
-
     /// Forgets closed sockets whose denied data the kernel has given up by now.
     pub(crate) fn forget_closed(&mut self, now_ns: u64) -> Result<()> {
         /// Longer than any kernel goes on sending.
@@ -546,24 +442,6 @@ impl Kernel {
         self.policy.trees.get(&tree, 0).is_ok_and(|held| held.policy != 0)
     }
 
-    /// How the rights of each tree were used so far.
-    pub(crate) fn usages(&self) -> Vec<(u64, Usage)> {
-        self.policy.bound.keys().filter_map(|tree| Some((*tree, self.usage(*tree)?))).collect()
-    }
-
-    fn usage(&self, tree: u64) -> Option<Usage> {
-        let jit = self.policy.jit.get(&tree, 0).ok()?;
-        Some(Usage {
-            live_ns: (0..).zip(jit.live_ns).filter(|(_, ns)| *ns != 0).collect(),
-            calls: jit.calls,
-            unsure: jit.unsure,
-            unsure_replies: jit.unsure_replies,
-            unknown_tools: jit.unknown_tools,
-            full: jit.full,
-            in_flight: jit.count.iter().sum(),
-        })
-    }
-
     /// A tree that ran before it was found.
     pub(super) fn policy_old(&mut self, tree: u64) {
         self.policy.old.insert(tree);
@@ -586,15 +464,21 @@ impl Kernel {
 
     /// A tree is gone: so is all that was kept for it.
     pub(super) fn policy_forget(&mut self, tree: u64) {
-        let shape = self.trees.get(&tree, 0).ok();
         let maps = &mut self.policy;
         maps.old.remove(&tree);
-        maps.seen.remove(&tree);
         maps.bound.remove(&tree);
         maps.inherited.forget(tree);
-        if maps.trees.remove(&tree).is_err() {
-            return;
+        if maps.trees.remove(&tree).is_ok() | maps.take_back(tree) {
+            self.forget_calls(tree);
+            let _gone = self.policy.rates.remove(&tree);
         }
+    }
+
+    /// Its calls, and how far its channels were read.
+    fn forget_calls(&mut self, tree: u64) {
+        let shape = self.trees.get(&tree, 0).ok();
+        let maps = &mut self.policy;
+        maps.seen.remove(&tree);
         let calls: Vec<CallKey> =
             maps.calls.keys().filter_map(std::result::Result::ok).filter(|k| k.tree == tree).collect();
         for key in calls {
@@ -604,6 +488,6 @@ impl Kernel {
         {
             let _gone = maps.scans.remove(&ScanKey { channel, side: u64::from(side) });
         }
-        let _gone = (maps.jit.remove(&tree), maps.rates.remove(&tree));
+        let _gone = maps.jit.remove(&tree);
     }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::Moment;
 use crate::store::{
     job::Done,
+    outbox::{self, Told, Type},
     rows::{Ack, Number, rank, severity, signed, unsigned},
 };
 
@@ -67,6 +68,13 @@ pub(super) fn upsert(db: &Connection, finding: &Finding, moment: Moment) -> rusq
         count,
         json,
     ])?;
+    let told = Told {
+        kind: Type::Finding,
+        severity: severity(worst),
+        server: finding.server.name.clone(),
+        json: outbox::tagged(Type::Finding, &json),
+    };
+    outbox::add(db, moment, &told)?;
     if grew {
         db.prepare_cached(
             "UPDATE findings SET acked_by = NULL, acked_at = NULL, ack_note = NULL, ack_expected = 0

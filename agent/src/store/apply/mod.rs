@@ -7,11 +7,12 @@
 mod findings;
 mod inventory;
 
-use engine::respond::ResponseLine;
+use engine::{finding::Severity, respond::ResponseLine};
 use rusqlite::{Connection, params};
 
 use super::{
     job::{Done, Job},
+    outbox::{self, Told, Type},
     rows::AuditRow,
 };
 
@@ -27,7 +28,7 @@ pub(super) struct Moment {
 pub(super) fn apply(db: &Connection, job: &Job, moment: Moment) -> rusqlite::Result<Done> {
     match job {
         Job::Finding(finding) => findings::upsert(db, finding, moment),
-        Job::Response(line) => response(db, line),
+        Job::Response(line) => response(db, line, moment),
         Job::Ack { id, ack } => findings::ack(db, id, ack),
         Job::Baselines { identity, meta, scopes, at } => {
             inventory::baselines(db, identity, meta, scopes, *at)
@@ -54,6 +55,13 @@ pub(super) fn apply(db: &Connection, job: &Job, moment: Moment) -> rusqlite::Res
             db.prepare_cached("DELETE FROM exceptions WHERE id = ?")?.execute([id]).map(written)
         }
         Job::Audit(row) => audit(db, row),
+        Job::Tell(told) => outbox::add(db, moment, told).map(|()| Done::Written),
+        Job::Sinks(wants) => {
+            let names: Vec<String> = wants.iter().map(|w| w.sink.clone()).collect();
+            outbox::sinks(db, moment, &names)
+        }
+        Job::Cursor { sink, seq } => outbox::cursor(db, sink, *seq),
+        Job::Dead { sink, seq, because } => outbox::dead(db, moment, sink, *seq, because),
         Job::Note { key, value } => note(db, key, value).map(|()| Done::Written),
         Job::Purge { .. } => Err(rusqlite::Error::ToSqlConversionFailure("a purge cannot be a part".into())),
         Job::All(jobs) => {
@@ -65,7 +73,7 @@ pub(super) fn apply(db: &Connection, job: &Job, moment: Moment) -> rusqlite::Res
 }
 
 /// A response is told once: its id is never used again.
-fn response(db: &Connection, line: &ResponseLine) -> rusqlite::Result<Done> {
+fn response(db: &Connection, line: &ResponseLine, moment: Moment) -> rusqlite::Result<Done> {
     let json = serde_json::to_string(line).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
     let verdict = serde_json::to_value(line.verdict).ok();
     let verdict = verdict.as_ref().and_then(|v| v.as_str()).unwrap_or_default();
@@ -84,7 +92,18 @@ fn response(db: &Connection, line: &ResponseLine) -> rusqlite::Result<Done> {
             line.dry_run,
             json
         ])?;
-    Ok(if new > 0 { Done::Written } else { Done::Unchanged })
+    if new == 0 {
+        return Ok(Done::Unchanged);
+    }
+    let told = Told {
+        kind: Type::Response,
+        // What was done about somebody is never filtered out by a severity below the one that causes it.
+        severity: Severity::High,
+        server: line.server.name.clone(),
+        json: outbox::tagged(Type::Response, &json),
+    };
+    outbox::add(db, moment, &told)?;
+    Ok(Done::Written)
 }
 
 fn written(rows: usize) -> Done {

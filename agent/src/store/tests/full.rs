@@ -1,7 +1,5 @@
 //! A full disk.
 
-use std::fs;
-
 use super::*;
 
 /// Fills it up; says which jobs were taken but are not written yet.
@@ -69,44 +67,4 @@ fn closing_on_a_full_disk_tells_what_is_not_written() -> Result {
     let kept = Reader::open(&dir.path().join("state"))?.findings(&Query::default())?.len() as u64;
     assert_eq!(kept, stats.written - 1);
     sound(dir.path())
-}
-
-/// The same with a disk that is full.
-#[test]
-#[ignore = "needs root: mounts a small tmpfs; `cargo test -p agent -- --ignored full`"]
-fn a_full_tmpfs_degrades_and_recovers() -> Result {
-    let dir = tempfile::tempdir()?;
-    let state = dir.path().join("state");
-    fs::create_dir(&state)?;
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("tmpfs", &state, "tmpfs", flags, Some(c"size=2m,mode=0700"))?;
-    let outcome = on_tmpfs(dir.path());
-    rustix::mount::unmount(&state, rustix::mount::UnmountFlags::DETACH)?;
-    outcome
-}
-
-fn on_tmpfs(dir: &Path) -> Result {
-    let store = open(dir)?;
-    put(&store, finding("old", 1, Severity::High))?;
-    let filler = dir.join("state/filler");
-    fs::write(&filler, vec![0; 1 << 20])?;
-    let taken = fill(&store)? + 1;
-    assert!(store.reader()?.finding("old")?.is_some());
-    fs::remove_file(&filler)?;
-    until("all is written", || store.stats().queued == 0)?;
-    assert_eq!(store.state(), State::Working);
-    assert_eq!((store.stats().written, store.stats().failed), (taken, 0));
-    drop(store);
-
-    // No room even for opening it.
-    let whole = fs::write(&filler, vec![0; 4 << 20]);
-    assert!(whole.is_err());
-    let error = open(dir).err().ok_or("opened")?;
-    assert!(matches!(error, Error::Full { .. }), "{error:?}");
-    fs::remove_file(&filler)?;
-    let store = open(dir)?;
-    assert_eq!(*store.started(), Started::Kept);
-    assert!(store.reader()?.finding("old")?.is_some());
-    drop(store);
-    sound(dir)
 }

@@ -6,11 +6,13 @@
 //! - [`queue`]: bounds, groups, readers beside the writer
 //! - [`full`]: a full disk
 //! - [`purge`]: retention and the clock
+//! - [`outbox`]: what waits for sinks, and what they will never get
 //! - [`kill`]: `kill -9` in a loop
 
 mod files;
 mod full;
 mod kill;
+mod outbox;
 mod purge;
 mod queue;
 mod rows;

@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Ok(done.out)
     };
     let learned: Vec<Value> = serde_json::from_str(&verb(&["baseline", "list", "--format", "json"])?)?;
-    let mut expected = BTreeMap::new();
+    let (mut expected, mut identities) = (BTreeMap::new(), BTreeMap::new());
     for row in &learned {
         let identity = row["key"].as_str().or(row["identity"].as_str()).with_context(|| format!("{row}"))?;
         let name = row["name"].as_str().map_or_else(|| name_of(identity), str::to_owned);
@@ -72,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         verb(&["mode", &name, "enforce"])?;
         let policy: Value = serde_json::from_str(&verb(&["policy", "show", identity, "--format", "json"])?)?;
         let at_most = policy["expected"]["at_most"].as_f64().context("what is expected to be denied")?;
+        identities.insert(name.clone(), identity.to_owned());
         expected.insert(name, at_most);
     }
     ensure!(expected.len() == servers.len(), "{} baselines of {} servers", expected.len(), servers.len());
@@ -86,15 +87,35 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         over.store(true, Ordering::Relaxed);
         done
     })?;
-    thread::sleep(Duration::from_secs(1));
+    caught_up(&agent)?;
     let lines: Vec<Line> = agent.lines()?.into_iter().skip(before).map(|p| p.line).collect();
-    let faults = told(&lines, &expected);
+    let mut faults = told(&lines, &expected);
+    println!("exposure: server, scope, calls, rights, open s, right x s, standing right x s, share");
+    for (name, identity) in &identities {
+        let shown = verb(&["policy", "exposure", identity, "--format", "json"])?;
+        faults.extend(exposed(name, &serde_json::from_str(&shown)?)?);
+    }
     let (acts, refused) = (bystander.acts.into_inner(), bystander.refused.into_inner());
     println!("innocents: {acts} acts of a process that is not tracked, {refused} refused");
     ensure!(acts > 100 && refused == 0, "who is not tracked was refused something");
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     drop(agent);
     Ok(())
+}
+
+/// Waits until the agent has told all: on a busy machine it is behind.
+fn caught_up(agent: &Agent) -> Result<()> {
+    const ROUNDS: usize = 60;
+    let mut told = 0;
+    for _ in 0..ROUNDS {
+        thread::sleep(Duration::from_secs(2));
+        let now = agent.lines()?.len();
+        if now == told {
+            return Ok(());
+        }
+        told = now;
+    }
+    anyhow::bail!("the agent is still telling of sessions that are over")
 }
 
 fn name_of(identity: &str) -> String {
@@ -147,6 +168,36 @@ fn told(lines: &[Line], expected: &BTreeMap<String, f64>) -> Vec<String> {
         println!("  denied: {server} {tool}: {what} (x{count})");
     }
     faults
+}
+
+/// Tells how far rights were open, and what of that cannot be.
+fn exposed(name: &str, exposure: &Value) -> Result<Option<String>> {
+    let number = |of: &Value, key: &str| of[key].as_f64().with_context(|| format!("{name}: no {key}"));
+    let row = |scope: &str, calls: &Value, open: f64, of: &Value| -> Result<f64> {
+        let share = of["share"].as_f64().unwrap_or(0.0);
+        let (right_s, standing) = (number(of, "right_s")?, number(of, "standing_right_s")?);
+        println!(
+            "  {name} | {scope} | {} | {} | {open:.2} | {right_s:.1} | {standing:.1} | {:.1} %",
+            calls.as_u64().map_or_else(|| "-".into(), |n| n.to_string()),
+            of["rights"],
+            share * 100.0
+        );
+        Ok(share)
+    };
+    let observed = number(exposure, "observed_s")?;
+    row("all rights", &Value::Null, observed, &exposure["all"])?;
+    let share = row("opened by calls and start-up", &Value::Null, observed, &exposure["opened"])?;
+    for scope in exposure["scopes"].as_array().context("scopes")? {
+        let open = number(scope, "open_s")?;
+        row(scope["scope"].as_str().unwrap_or_default(), &scope["calls"], open, &scope["surface"])?;
+    }
+    println!(
+        "  {name}: {} requests not understood, {} calls expired, {:.3} s of ceiling",
+        exposure["not_understood"],
+        exposure["expired"],
+        number(exposure, "ceiling_s")?
+    );
+    Ok((observed == 0.0 || share >= 1.0).then(|| format!("{name}: nothing is gained: {exposure}")))
 }
 
 /// The number that a binomial count of `n` trials exceeds one time in a thousand.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::{
-    agent::Agent,
+    agent::{self, Agent},
     corpus::{Evidence, Manifest, Objects, Part, Recording, Replayed, Role, Variant as Known},
 };
 use zstd::stream::raw::CParameter;
@@ -141,7 +141,7 @@ impl Recorder {
         for left in (0..TRIES).rev() {
             let mut agent =
                 Agent::start_with(&["--record", &raw.display().to_string()], |l| l.contains("\"coverage\""))?;
-            agent.warm()?;
+            agent::warm()?;
             let done = sessions()?;
             // The last processes end, the last counts come in.
             thread::sleep(Duration::from_millis(600));

@@ -1,6 +1,7 @@
 //! What BPF LSM denies: programs, files, unix sockets, what is dangerous, and what servers do to the agent. Where the kernel has
 //! no BPF LSM nothing of it can be tested, and the doctor must say why.
 
+mod outlive;
 mod servers;
 
 use std::{
@@ -22,6 +23,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{
     agent::{self, Agent},
     client::{Client, Manner},
+    not_tested,
     pace::patient,
     scenario::program,
 };
@@ -36,13 +38,15 @@ use super::{
     place::{SECOND, said},
 };
 
+/// LSM programs of the agent.
+pub(crate) const PROGRAMS: usize = 34;
 /// Bit of the tool `net`.
 const NET: u64 = 1;
 /// What `/proc/PID/mem` says, whatever the reason is.
 const NO_MEMORY: &str = "Permission denied (os error 13)";
 
 /// Whether this kernel has a working BPF LSM. If not, the doctor must say why not, or the test fails.
-fn is_alive(agent: &Agent) -> Result<bool> {
+pub(crate) fn is_alive(agent: &Agent) -> Result<bool> {
     let lines = coverage(agent)?;
     let own: Vec<_> = lines.iter().filter(|c| c.hook.starts_with("lsm/")).collect();
     if own.iter().any(|c| c.hook == "lsm/file_open" && c.state == CoverageState::Enforcing) {
@@ -57,7 +61,7 @@ fn is_alive(agent: &Agent) -> Result<bool> {
     let because = file["tried"][0]["because"].as_str().unwrap_or_default();
     let known = ["Operation not permitted", "CONFIG_BPF_LSM", "not among the active modules"];
     ensure!(known.iter().any(|why| because.contains(why)), "no LSM, and no reason: {file:#}");
-    println!("not tested, because this kernel has no BPF LSM for us: {because}");
+    not_tested(&format!("BPF LSM: {because}"));
     Ok(false)
 }
 

@@ -11,12 +11,15 @@ use e2e::{
 };
 use engine::{
     finding::{Finding, Kind, Severity},
-    output::Line,
+    output::{Effect, Line},
 };
 use serde_json::{Value, json};
 
 use super::{
-    super::place::{Place, SECOND, soon},
+    super::{
+        place::{Place, SECOND, soon},
+        story::{is_held, known},
+    },
     Dir, NO_MEMORY, all, copy, is_alive, one, told,
 };
 
@@ -61,6 +64,25 @@ fn a_server_leaves_the_agent_alone() -> Result<()> {
     Ok(())
 }
 
+/// What was denied so far, with the scopes that were live and those that hold a right: why, when it should not have been.
+fn denials(agent: &Agent) -> String {
+    thread::sleep(patient(Duration::from_millis(500)));
+    let lines = agent.lines().unwrap_or_default();
+    let effects = lines.iter().filter_map(|p| match &p.line {
+        Line::Effect(e) if matches!(&*e.effect, Effect::Denied { .. }) => Some(&e.effect),
+        _ => None,
+    });
+    let all: Vec<String> = effects.map(|e| format!("{e:?}")).collect();
+    all.join("\n")
+}
+
+/// What the kernel and the agent know of its calls.
+fn known_of_calls(place: &Place, name: &str) -> String {
+    let asks = [&["policy", "exposure", name, "--format", "json"][..], &["calls", "--format", "ndjson"]];
+    let told = asks.iter().map(|ask| place.ask(ask).map_or_else(|e| format!("{e:#}"), |told| told.out));
+    told.collect::<Vec<_>>().join("\n")
+}
+
 /// Learned, ratified, and held to it: what it did it does, and nothing else.
 #[test]
 fn a_server_works_on_under_all_families() -> Result<()> {
@@ -80,12 +102,7 @@ fn a_server_works_on_under_all_families() -> Result<()> {
     };
     let start = || Client::start(Command::new(program("contained")?), Manner::default());
     let mut client = start()?;
-    let row = soon("it is known who it is", || {
-        let all = place.ask(&["servers", "--format", "json"])?.json()?;
-        let is =
-            |s: &&Value| s["pid"] == client.pid() && s["identity"].as_str().is_some_and(|i| !i.is_empty());
-        Ok(all.as_array().and_then(|a| a.iter().find(is).cloned()))
-    })?;
+    let row = known(&place, client.pid())?;
     let name = row["name"].as_str().context("a name")?.to_owned();
     for _ in 0..5 {
         ensure!(one(&mut client, "reader", usual("reader"))? == "ok");
@@ -107,7 +124,7 @@ fn a_server_works_on_under_all_families() -> Result<()> {
         );
     }
     // What runs, and what starts from now on, does its usual work.
-    for _ in 0..2 {
+    for round in 0..2 {
         all(
             &mut client,
             &[
@@ -117,12 +134,16 @@ fn a_server_works_on_under_all_families() -> Result<()> {
                 ("reader", json!({"do": "file-read", "path": other.path("secret")}), "EPERM"),
                 ("reader", usual("runner"), "EPERM"),
             ],
-        )?;
+        )
+        .with_context(|| {
+            format!("round {round}; it was told:\n{}\n{}", denials(&agent), known_of_calls(&place, &name))
+        })?;
         drop(client);
         client = start()?;
-        soon("it is held", || {
+        soon("it is held, and no other", || {
             let all = place.ask(&["servers", "--format", "json"])?.json()?;
-            Ok(all.as_array().is_some_and(|a| a.iter().any(|s| s["pid"] == client.pid())).then_some(()))
+            let ours = |a: &Vec<Value>| a.len() == 1 && a.iter().all(|s| s["pid"] == client.pid());
+            Ok((is_held(&place, &name)? && all.as_array().is_some_and(ours)).then_some(()))
         })?;
         thread::sleep(patient(Duration::from_millis(200)));
     }
