@@ -513,7 +513,8 @@ fn a_rate_is_kept() -> Result<()> {
         let shares: Vec<f64> = windows.map(share).collect();
         let most = shares.iter().copied().fold(0.0, f64::max);
         let least = shares.iter().copied().fold(f64::MAX, f64::min);
-        let (inward, took) = inward.join().map_err(|_panic| anyhow::anyhow!("the waiting thread panicked"))??;
+        let (inward, took) =
+            inward.join().map_err(|_panic| anyhow::anyhow!("the waiting thread panicked"))??;
         println!("{rate} B/s: out {least:.3} to {most:.3} of it over 10 s, in {inward:.3} over {took:.1} s");
         ensure!(most <= 1.1 && least >= SHARE, "out {least:.3} to {most:.3} of the rate");
         ensure!((SHARE..=1.1).contains(&inward), "in {inward:.3} of the rate");
