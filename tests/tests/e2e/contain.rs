@@ -477,7 +477,7 @@ fn source(address: &str) -> Result<SocketAddr> {
 #[test]
 fn a_rate_is_kept() -> Result<()> {
     /// Bytes a second, and the bucket.
-    const RATES: [(u64, u64); 2] = [(2_000_000, 1_500_000), (64 << 10, 64 << 10)];
+    const RATES: [(u64, u64); 2] = [(2_000_000, 1_500_000), (128 << 10, 56 << 10)];
     const SHARE: f64 = 0.7;
     const STEP: Duration = Duration::from_millis(250);
     const WINDOW: usize = 40;
@@ -495,11 +495,11 @@ fn a_rate_is_kept() -> Result<()> {
         let drain = json!({"acts": [{"do": "drain", "as": "in", "ms": 10_000}]});
         let (id, line) = client.compose("net", &drain);
         client.send(&line)?;
-        let inward = std::thread::spawn(move || -> Result<(f64, f64)> {
+        let inward = std::thread::spawn(move || -> Result<(f64, f64, Client)> {
             let reply = client.wait(&id)?;
             let took = connected.elapsed().as_secs_f64();
             let got: Vec<String> = serde_json::from_str(reply.text())?;
-            Ok((got.first().context("no result")?.parse::<f64>()? / (rate as f64 * took), took))
+            Ok((got.first().context("no result")?.parse::<f64>()? / (rate as f64 * took), took, client))
         });
         for _ in 0..WINDOW + 8 {
             std::thread::sleep(STEP);
@@ -513,7 +513,7 @@ fn a_rate_is_kept() -> Result<()> {
         let shares: Vec<f64> = windows.map(share).collect();
         let most = shares.iter().copied().fold(0.0, f64::max);
         let least = shares.iter().copied().fold(f64::MAX, f64::min);
-        let (inward, took) =
+        let (inward, took, _client) =
             inward.join().map_err(|_panic| anyhow::anyhow!("the waiting thread panicked"))??;
         println!("{rate} B/s: out {least:.3} to {most:.3} of it over 10 s, in {inward:.3} over {took:.1} s");
         ensure!(most <= 1.1 && least >= SHARE, "out {least:.3} to {most:.3} of the rate");
