@@ -52,6 +52,25 @@ pub fn boot_ns() -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
+/// CLOCK_REALTIME in ns.
+#[must_use]
+pub fn wall_ns() -> i64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut t) };
+    t.tv_sec * 1_000_000_000 + t.tv_nsec
+}
+
+/// Sets CLOCK_REALTIME, of the whole machine.
+///
+/// # Errors
+/// errno.
+pub fn set_wall_ns(ns: i64) -> io::Result<()> {
+    let t = libc::timespec { tv_sec: ns / 1_000_000_000, tv_nsec: ns % 1_000_000_000 };
+    // SAFETY: the pointer is to a live timespec.
+    check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const t) }.into()).map(drop)
+}
+
 /// CPU time of this thread in ns.
 #[must_use]
 pub fn thread_cpu_ns() -> u64 {

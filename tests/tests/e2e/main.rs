@@ -7,6 +7,7 @@ mod bound;
 mod busy;
 mod calling_home;
 mod chaos;
+mod clock;
 mod contain;
 mod daemon;
 mod doctor;

@@ -34,7 +34,8 @@ const TESTS: [(&str, &[&str]); 8] = [
 ];
 
 /// Where systemd is process 1. Once: it is the same on all.
-const SCOPES: (&str, &[&str]) = ("scopes and controllers", &["systemd::"]);
+const ONCE: [(&str, &[&str]); 2] =
+    [("scopes and controllers", &["systemd::"]), ("a wall clock that is set", &["clock::"])];
 
 /// Only when the stage is asked for by name: with them, all stages together would come near the time that CI gives them.
 const OUTLIVING: &str = "lsm::outlive::";
@@ -60,9 +61,12 @@ pub(crate) fn run(workspace: &Workspace, whole: bool) -> Result<()> {
     let mut plans = vec![(First::Busybox, &KERNELS[..], &TESTS[..])];
     let mut without: &[&str] = &[];
     if whole {
-        plans.extend([(First::Systemd, newer, &[PACKAGE, SCOPES][..]), (First::Systemd, older, &[PACKAGE])]);
+        plans.extend([
+            (First::Systemd, newer, &[PACKAGE, ONCE[0], ONCE[1]][..]),
+            (First::Systemd, older, &[PACKAGE]),
+        ]);
     } else {
-        plans.push((First::Systemd, newer, &[SCOPES]));
+        plans.push((First::Systemd, newer, &ONCE));
         without = &["--skip", OUTLIVING];
         println!("left out here: {OUTLIVING}; {}: `--only kernels` has them", PACKAGE.0);
     }
