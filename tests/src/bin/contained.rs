@@ -198,6 +198,12 @@ fn act(state: &mut State, a: &Value) -> io::Result<String> {
             state.children.push(child);
             Ok("ok".into())
         }
+        "nested" => {
+            // A program with a request channel of its own, that replies where this server does.
+            let mut child = std::process::Command::new(text(a, "path")?);
+            let status = child.stdin(std::process::Stdio::piped()).status()?;
+            Ok(if status.success() { "ok".into() } else { status.to_string() })
+        }
         "reap" => {
             let codes: io::Result<Vec<i32>> = state.children.drain(..).map(sys::wait).collect();
             Ok(format!("{:?}", codes?))

@@ -568,6 +568,26 @@ fn what_the_kernel_cannot_read_user_space_clears_up() -> Result<()> {
     Ok(())
 }
 
+/// A child that is a server for all that the kernel knows, and writes where its parent replies, is over: replies still end calls.
+#[test]
+fn a_nested_server_that_ends_leaves_no_call_open() -> Result<()> {
+    let (agent, _dir) = held(&json!({}))?;
+    let allowed = Peer::new(ALLOWED)?;
+    let mut client = server(None)?;
+    let connect = json!({"do": "tcp", "to": allowed.at});
+    for round in 0..3 {
+        ensure!(one(&mut client, "other", json!({"do": "nested", "path": "/bin/true"}))? == "ok");
+        // The agent forgets it.
+        std::thread::sleep(e2e::pace::patient_ms(500));
+        ensure!(one(&mut client, "net", connect.clone())? == "ok", "round {round}");
+        unsettled();
+        let said = one(&mut client, "other", connect.clone())?;
+        ensure!(said == "EPERM", "round {round}: the call is over, and its right is not: {said}");
+    }
+    drop(agent);
+    Ok(())
+}
+
 #[test]
 fn a_forged_call_gives_no_rights() -> Result<()> {
     let (agent, _dir) = held(&json!({}))?;

@@ -247,6 +247,8 @@ fn the_agent_is_killed_and_started_again() -> Result<()> {
     holds(&mut client, &site, "without an agent")?;
     let alone = sys::programs_with(map).len();
     ensure!(alone <= before && alone > 10, "{alone} programs go on, of {before}");
+    // Its channels are partly this one's, and the next agent finds it gone.
+    ensure!(call(&mut client, "other", &json!({"do": "nested", "path": "/bin/true"}))? == "ok");
 
     // At every moment of a start.
     let attack = Load::start(server()?, "net", site.act(OTHER));

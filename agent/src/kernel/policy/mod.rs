@@ -484,9 +484,20 @@ impl Kernel {
         for key in calls {
             let _gone = maps.calls.remove(&key);
         }
+        // A nested tree may write where the outer one replies: that goes on to be scanned, or no call of it would be over.
+        let others: Vec<u64> = maps
+            .trees
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(id, held)| held.root == *id && *id != tree)
+            .filter_map(|(id, _)| self.trees.get(&id, 0).ok())
+            .flat_map(|t| [t.request, t.reply])
+            .collect();
         for (channel, side) in shape.iter().flat_map(|s| [(s.request, side::REQUEST), (s.reply, side::REPLY)])
         {
-            let _gone = maps.scans.remove(&ScanKey { channel, side: u64::from(side) });
+            if !others.contains(&channel) {
+                let _gone = maps.scans.remove(&ScanKey { channel, side: u64::from(side) });
+            }
         }
         let _gone = maps.jit.remove(&tree);
     }
