@@ -21,7 +21,7 @@ use engine::output::Effect;
 use serde_json::json;
 
 use super::{
-    place::{Place, SECOND},
+    place::{Place, SECOND, soon},
     respond::{Operator, known, places},
 };
 
@@ -153,12 +153,11 @@ fn throttled_in_a_scope() -> Result<()> {
     ensure!((0.09..=0.11).contains(&share), "{share}");
 
     // What is frozen meanwhile is frozen there.
-    person.says(&format!("respond freeze {name}"))?.good()?;
-    ensure!(
-        group(pid)? == scope && limit("cgroup.events")?.contains("frozen 1"),
-        "{}",
-        limit("cgroup.events")?
-    );
+    let said = person.says(&format!("respond freeze {name}"))?.good()?;
+    ensure!(group(pid)? == scope, "{said}");
+    // Who has used up its quota stands still anyhow, and enters the freezer when it would run again.
+    soon("it is frozen", || Ok(limit("cgroup.events")?.contains("frozen 1").then_some(())))
+        .with_context(|| said.clone())?;
     let said = person.says(&format!("respond release {name}"))?.good()?;
     ensure!(
         group(pid)? == before,
