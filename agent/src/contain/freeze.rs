@@ -98,8 +98,9 @@ impl Contain {
         let slow = groups.chain([own]).filter(|g| !frozen(g)).count();
         go_on(&stopped);
         if slow > 0 {
-            problems
-                .push("some of them are in the middle of a system call that cannot stand still yet".into());
+            problems.push(
+                "some of them do not stand still yet: they are in a system call, or wait for CPU time".into(),
+            );
         }
         if all.endless {
             problems.push("it forks faster than its processes can be moved".into());
