@@ -312,6 +312,9 @@ pub const TTL_CEILING_NS: u64 = 3_600_000_000_000;
 /// An answer after this is none.
 pub const ANSWER_NS: u64 = 10_000_000_000;
 
+/// What a bucket may owe when an empty packet passes: the largest packet, and 60 empty ones.
+pub const RATE_OWED: u64 = (64 << 10) + (4 << 10);
+
 /// A limit of bytes, by root tree: a bucket that fills with time, each way its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

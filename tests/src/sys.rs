@@ -43,22 +43,23 @@ pub fn c(text: &str) -> io::Result<CString> {
     CString::new(text).map_err(io::Error::other)
 }
 
+fn clock_ns(id: libc::clockid_t) -> i64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(id, &raw mut t) };
+    t.tv_sec * 1_000_000_000 + t.tv_nsec
+}
+
 /// CLOCK_BOOTTIME in ns.
 #[must_use]
 pub fn boot_ns() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut t) };
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    clock_ns(libc::CLOCK_BOOTTIME) as u64
 }
 
 /// CLOCK_REALTIME in ns.
 #[must_use]
 pub fn wall_ns() -> i64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut t) };
-    t.tv_sec * 1_000_000_000 + t.tv_nsec
+    clock_ns(libc::CLOCK_REALTIME)
 }
 
 /// Sets CLOCK_REALTIME, of the whole machine.
@@ -74,10 +75,7 @@ pub fn set_wall_ns(ns: i64) -> io::Result<()> {
 /// CPU time of this thread in ns.
 #[must_use]
 pub fn thread_cpu_ns() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut t) };
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID) as u64
 }
 
 /// Process id.

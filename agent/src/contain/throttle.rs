@@ -32,10 +32,8 @@ const DISK_BYTES_PER_S: u64 = 1 << 20;
 /// A page on x86-64.
 const PAGE: u64 = 4096;
 const NETWORK: Rate = Rate { bytes_per_s: 128 << 10, burst: 56 << 10 };
-/// What a bucket may owe: the largest packet, and packets without payload (`OWED` of the kernel programs).
-const OWED: u64 = 68 << 10;
 /// In no 10 s more than 1.1 times the rate gets through.
-const _: () = assert!(NETWORK.burst + OWED <= NETWORK.bytes_per_s);
+const _: () = assert!(NETWORK.burst + abi::policy::RATE_OWED <= NETWORK.bytes_per_s);
 
 /// One thing that is limited.
 struct Resource {

@@ -6,7 +6,7 @@
 
 use abi::{
     Denied, Owner, counter, denied_flag, denied_op, kind, owner_flag,
-    policy::{CEILING, Question, TreePolicy, family, tree_flag},
+    policy::{CEILING, Question, RATE_OWED, TreePolicy, family, tree_flag},
 };
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -34,8 +34,6 @@ const DROP: u64 = 0;
 const CONGESTED: u64 = 2;
 /// Headers of a TCP packet without payload, at most.
 const EMPTY: u64 = 128;
-/// What a bucket may owe when an empty packet passes: the largest packet, and 60 empty ones.
-const OWED: u64 = (64 << 10) + (4 << 10);
 
 /// A packet of a socket that somebody owns.
 struct Seen {
@@ -340,7 +338,7 @@ fn within_rate(root: u64, bytes: u64, out: bool, empty: bool) -> bool {
         let credit = s * per_s + ns / 1000 * per_s / 1_000_000 + (*rate).burst;
         let spent = if out { &raw mut (*rate).out } else { &raw mut (*rate).inward };
         let used = spent.read_volatile();
-        if used >= credit + if empty { OWED } else { 0 } {
+        if used >= credit + if empty { RATE_OWED } else { 0 } {
             add(&raw mut (*rate).dropped, 1);
             count(counter::RATE_DROPPED, 1);
             return false;

@@ -86,18 +86,11 @@ pub(crate) fn stop_timer(_call: &Call) -> io::Result<()> {
 pub(crate) fn burn_cpu(call: &Call) -> io::Result<()> {
     let ns = call.number("ms", 20) * 1_000_000;
     call.will(Act::Cpu { at_least_ns: ns })?;
-    let start = thread_cpu_ns();
-    while thread_cpu_ns() - start < ns {
+    let start = sys::thread_cpu_ns();
+    while sys::thread_cpu_ns() - start < ns {
         std::hint::spin_loop();
     }
     Ok(())
-}
-
-fn thread_cpu_ns() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut t) };
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
 /// Holds memory for a moment, each time more: the kernel keeps one high-water mark a process, so
